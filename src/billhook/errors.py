@@ -1,0 +1,118 @@
+"""Every error billhook raises on purpose.
+
+    BillhookError
+    ├── InputError            bad argument, name, shape or value (CLI exit code 2)
+    │   ├── NameNotFoundError     unknown method, model, backend …; lists close names
+    │   ├── ScopeError            a scope pattern matches nothing
+    │   └── RecipeError           recipe file is wrong; has file and line
+    ├── CaptureError          the network cannot be captured as a graph
+    ├── PlanError             the plan is corrupted or belongs to another network
+    ├── ApplyError            the smaller network could not be built
+    ├── VerifyError           silence does not equal removal
+    ├── BudgetError           no allowed plan meets the budget (exit code 3)
+    ├── DataError             a data set is missing or broken
+    ├── StorageError          a saved network or run directory is broken
+    ├── ExportError           a network cannot be exported or disagrees after export
+    ├── MeasureError          a timing run failed
+    └── MissingExtraError     an optional library is not installed; names the extra
+
+A message says what is wrong, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BillhookError(Exception):
+    """Base of all errors raised on purpose; the CLI prints its text without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(BillhookError):
+    """A wrong argument, name, shape or value."""
+
+    exit_code = 2
+
+
+class NameNotFoundError(InputError):
+    """A name that is not known."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        super().__init__(f"unknown {kind} {name!r}{suggest(name, known)}")
+        self.kind, self.name, self.known = kind, name, known
+
+
+class ScopeError(InputError):
+    """A scope pattern that matches no group, layer or tensor."""
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be used; the message starts with file:line."""
+
+
+class CaptureError(BillhookError):
+    """A network that `torch.export` cannot turn into a graph."""
+
+
+class PlanError(BillhookError):
+    """A plan that is corrupted or was made for another network."""
+
+
+class ApplyError(BillhookError):
+    """A plan that could not be carried out."""
+
+
+class VerifyError(BillhookError):
+    """Silenced and smaller network disagree."""
+
+
+class BudgetError(BillhookError):
+    """No allowed plan meets the budget; `reachable` holds the best value per metric."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, reachable: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.reachable = dict(reachable or {})
+
+
+class DataError(BillhookError):
+    """A data set that is missing or broken."""
+
+
+class StorageError(BillhookError):
+    """A saved network, artefact or run directory that cannot be read or written."""
+
+
+class ExportError(BillhookError):
+    """A network that cannot be exported, or whose export disagrees with it."""
+
+
+class MeasureError(BillhookError):
+    """A measurement that could not be taken."""
+
+
+class MissingExtraError(BillhookError):
+    """An optional library that is not installed."""
+
+    def __init__(self, library: str, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the library {library!r}, which is not installed; "
+            f'install it with: pip install "billhook[{extra}]"'
+        )
+        self.library, self.extra = library, extra
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a clause such as "; did you mean 'l2'?" or a list of all names when few are known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "; did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if known and len(known) <= 30:
+        return "; known: " + ", ".join(known)
+    return ""
