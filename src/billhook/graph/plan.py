@@ -39,6 +39,12 @@ class Plan:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     mixing: str = "freeze"
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    # The graph the plan was made from, in this process only: saves a second capture. Not part of the plan.
+    graph: Any = field(default=None, repr=False)
+
+    def attached(self, graph: Any) -> Plan:
+        """Return a copy that remembers the graph it was made from."""
+        return replace(self, graph=graph)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.to_dict() == other.to_dict()

@@ -1,0 +1,192 @@
+"""`Graph`: a captured network with its groups and cost formulas."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from billhook.errors import InputError, NameNotFoundError, PlanError
+from billhook.graph import inputs as example
+from billhook.graph.capture import Program, capture_program
+from billhook.graph.cost import CostModel
+from billhook.graph.groups import Groups
+from billhook.graph.inputs import Call, ExampleInputs
+from billhook.graph.partition import Partition, partition
+from billhook.graph.plan import Keep, Plan
+from billhook.graph.propagate import propagate
+from billhook.graph.rules import Flow
+from billhook.graph.rules._base import Mixing
+from billhook.results import Cost
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """What billhook knows about a network: operators, labels, groups, costs. It holds no weights.
+
+    Attributes:
+        program: The captured operators.
+        flow: Labels of every value.
+        partition: Groups, and the group and unit of every label.
+        call: The example inputs as (args, kwargs).
+        structure: Token of the module's structure at capture, to notice a changed model.
+    """
+
+    program: Program
+    flow: Flow
+    partition: Partition
+    call: Call
+    structure: str
+
+    @property
+    def groups(self) -> Groups:
+        """All channel groups, in the order in which their channels are made."""
+        return self.partition.groups
+
+    @property
+    def mixing(self) -> Mixing:
+        """Whether channels through mixing operators may leave."""
+        return self.flow.mixing
+
+    @property
+    def example_inputs(self) -> tuple[Any, ...] | dict[str, Any]:
+        """The inputs the graph was captured with."""
+        return self.call[1] or self.call[0]
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """JSON-able description of the example inputs."""
+        return example.describe(self.call)
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """Cost formulas."""
+        return CostModel(self.flow, self.partition)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of names and shapes of all tensors and of the group table; weights do not count."""
+        table = [(g.id, g.size, g.prunable, [(m.tensor, m.axis, m.width) for m in g.members]) for g in self.groups]
+        shapes = sorted((n, list(s)) for n, s in self.program.shapes.items())
+        text = json.dumps([shapes, table, self.mixing], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def keep_list(self, plan: Plan) -> list[Keep | None]:
+        """Return the keep array of every group in order, None where everything stays.
+
+        Raises:
+            PlanError: if the plan was made for another network or touches what is frozen.
+        """
+        if plan.fingerprint != self.fingerprint:
+            raise PlanError(
+                f"the plan was made for another network (fingerprint {plan.fingerprint[:12]}, this network has "
+                f"{self.fingerprint[:12]}); make a new plan, or build the model as it was when the plan was made"
+            )
+        for name, keep in plan.keep.items():
+            check_keep(self.groups, name, keep)
+        return [None if (k := plan.keep.get(g.id)) is None or k.all() else k for g in self.groups]
+
+
+def capture(model: nn.Module, example_inputs: ExampleInputs, *, mixing: Mixing = "freeze") -> Graph:
+    """Return the graph of `model`: its operators, channel groups and cost formulas.
+
+    The model is captured in eval mode and left as it was. Takes about a second for ResNet-50.
+
+    Args:
+        model: Any module that `torch.export` can capture.
+        example_inputs: One batch: a tensor, a tuple of arguments or a dict of keyword arguments.
+        mixing: "freeze" protects channels that pass through layer norm and other operators which mix
+            channels; "allow" lets them leave, though that is no longer the same as silencing them.
+    Raises:
+        CaptureError: if the network cannot be captured; names the operator and the line.
+        InputError: for example inputs without a tensor or an unknown `mixing`.
+    """
+    if mixing not in ("freeze", "allow"):
+        raise InputError(f"mixing={mixing!r}: expected 'freeze' or 'allow'")
+    return capture_call(model, example.as_call(example_inputs), mixing)
+
+
+def capture_call(model: nn.Module, call: Call, mixing: Mixing, *, dynamic_batch: bool = False) -> Graph:
+    """Return the graph of `model` called with `call`; see `capture`."""
+    program = capture_program(model, call, dynamic_batch=dynamic_batch)
+    flow = propagate(program, mixing)
+    return Graph(program, flow, partition(flow), call, structure_of(model))
+
+
+def groups(model: nn.Module, example_inputs: ExampleInputs, *, mixing: Mixing = "freeze") -> Groups:
+    """Return what can leave `model` together, and what is frozen and why; see `capture`."""
+    return capture(model, example_inputs, mixing=mixing).groups
+
+
+def cost(model: nn.Module, example_inputs: ExampleInputs, plan: Plan | None = None) -> Cost:
+    """Return MACs, parameters, bytes and peak activation memory of `model`, under `plan` if given.
+
+    Computed from shapes; the smaller network is not built.
+    """
+    graph = capture(model, example_inputs, mixing=_mixing_of(plan))
+    if plan is not None:
+        graph.keep_list(plan)
+    return graph.costs.cost(plan)
+
+
+def make_plan(graph: Graph, keep: Mapping[str, npt.ArrayLike], **made_by: Any) -> Plan:
+    """Return the plan that keeps these units; groups that are not named keep everything.
+
+    Raises:
+        NameNotFoundError: for an unknown group. PlanError: for a frozen group, a wrong length, or nothing kept.
+    """
+    arrays = {name: np.asarray(k, dtype=bool) for name, k in keep.items()}
+    for name, array in arrays.items():
+        check_keep(graph.groups, name, array)
+    plan = Plan(arrays, graph.fingerprint, graph.inputs, graph.mixing, made_by)
+    return plan.attached(graph)
+
+
+def graph_of(model: nn.Module, plan: Plan) -> Graph:
+    """Return the graph `plan` belongs to: the one it was made from if `model` still fits, else a new one."""
+    graph = plan.graph
+    if isinstance(graph, Graph) and graph.structure == structure_of(model):
+        return graph
+    return capture_call(model, example.synthesize(plan.inputs), _mixing_of(plan))
+
+
+def structure_of(model: nn.Module) -> str:
+    """Return a token that changes when modules, shapes or plain attributes of `model` change."""
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        plain = sorted(
+            (k, repr(v))
+            for k, v in vars(module).items()
+            if k != "training" and isinstance(v, (bool, int, float, str, tuple, list)) and len(repr(v)) < 400
+        )
+        shapes = [(k, tuple(v.shape)) for k, v in module._parameters.items() if v is not None]
+        shapes += [(k, tuple(v.shape)) for k, v in module._buffers.items() if v is not None]
+        digest.update(repr((name, type(module).__qualname__, plain, shapes)).encode())
+    return digest.hexdigest()
+
+
+def check_keep(groups: Groups, name: str, keep: Keep) -> None:
+    """Raise `PlanError` unless `keep` can be applied to group `name`."""
+    try:
+        group = groups[name]
+    except NameNotFoundError as e:
+        raise PlanError(f"the plan names a group that this network does not have: {e}") from None
+    if keep.shape != (group.size,):
+        raise PlanError(f"group {name!r} has {group.size} units, the plan speaks of {keep.shape[0] if keep.ndim else 0}")
+    if keep.all():
+        return
+    if group.frozen is not None:
+        raise PlanError(f"group {name!r} is frozen: {group.frozen}; no unit of it can be removed")
+    if not keep.any():
+        raise PlanError(f"the plan removes all {group.size} units of group {name!r}; at least one must stay")
+
+
+def _mixing_of(plan: Plan | None) -> Mixing:
+    return "allow" if plan is not None and plan.mixing == "allow" else "freeze"

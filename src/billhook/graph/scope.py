@@ -1,0 +1,59 @@
+"""`Scope`: which groups a method may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from billhook.errors import ScopeError, suggest
+from billhook.graph.groups import ChannelGroup, Groups
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Include and exclude patterns (shell wildcards) over names of groups, layers and tensors.
+
+    A group is in scope if an include pattern matches one of its names and no exclude pattern does. Its
+    names are its id, the names of its tensors and of all layers that own them ("layer1", "layer1.0", …).
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    def select(self, groups: Groups | Sequence[ChannelGroup]) -> tuple[ChannelGroup, ...]:
+        """Return the prunable groups in scope.
+
+        Raises:
+            ScopeError: if a pattern matches nothing; all such patterns at once, with close names.
+        """
+        names = [_names(g) for g in groups]
+        everything = set().union(*names) if names else set()
+        problems = [
+            f"scope pattern {p!r} matches no group, layer or tensor{suggest(p, everything)}"
+            for p in (*self.include, *self.exclude)
+            if not _matches(p, everything)
+        ]
+        if problems:
+            raise ScopeError("; ".join(problems))
+        return tuple(
+            g
+            for g, own in zip(groups, names, strict=True)
+            if g.prunable
+            and any(_matches(p, own) for p in self.include)
+            and not any(_matches(p, own) for p in self.exclude)
+        )
+
+
+def _matches(pattern: str, names: Iterable[str]) -> bool:
+    return any(fnmatchcase(n, pattern) for n in names)
+
+
+def _names(group: ChannelGroup) -> set[str]:
+    names = {group.id}
+    for member in group.members:
+        if member.role == "in":
+            continue  # a group belongs to the layers that make its channels, not to those that read them
+        parts = member.tensor.split(".")
+        names.update(".".join(parts[:i]) for i in range(1, len(parts) + 1))
+    return names
