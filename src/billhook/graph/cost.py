@@ -68,7 +68,7 @@ class CostModel:
         self._dimensions: dict[Affine, int] = {(1, ()): 0}
         self._layers = [t.node for t in flow.mac_terms]
         self._macs = self._products((t.constant, t.dims) for t in flow.mac_terms)
-        axes = _tensor_axes(flow)
+        axes = _tensor_axes(flow, partition)
         self._params = self._products(
             (c, d) for name, (c, d) in axes.items() if name in flow.program.parameters
         )
@@ -170,11 +170,11 @@ class CostModel:
         return products, alive
 
 
-def _tensor_axes(flow: Flow) -> dict[str, tuple[int, tuple[Labels, ...]]]:
+def _tensor_axes(flow: Flow, partition: Partition) -> dict[str, tuple[int, tuple[Labels, ...]]]:
     """Return (product of plain axes, labels of the others) of every parameter and buffer."""
     result: dict[str, tuple[int, tuple[Labels, ...]]] = {}
     for name, shape in flow.program.shapes.items():
-        labelled = {a: flow.axes[name, a] for a in range(len(shape)) if (name, a) in flow.roles}
+        labelled = {a: partition.axes[name, a] for a in range(len(shape)) if (name, a) in partition.axes}
         plain = prod(s for a, s in enumerate(shape) if a not in labelled)
         result[name] = (plain, tuple(labelled.values()))
     return result

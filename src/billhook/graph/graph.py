@@ -19,7 +19,7 @@ from billhook.graph.capture import Program, capture_program
 from billhook.graph.cost import CostModel
 from billhook.graph.groups import Groups
 from billhook.graph.inputs import Call, ExampleInputs
-from billhook.graph.partition import Partition, partition
+from billhook.graph.partition import ONE_UNIT, Partition, partition
 from billhook.graph.plan import Keep, Plan
 from billhook.graph.propagate import propagate
 from billhook.graph.rules import Flow
@@ -117,7 +117,15 @@ def capture_call(model: nn.Module, call: Call, mixing: Mixing, *, dynamic_batch:
     """Return the graph of `model` called with `call`; see `capture`."""
     program = capture_program(model, call, dynamic_batch=dynamic_batch)
     flow = propagate(program, mixing)
-    return Graph(program, flow, partition(flow), call, structure_of(model))
+    parts = partition(flow)
+    if flow.tied_parts and any(g.frozen is not None and g.frozen.text == ONE_UNIT for g in parts.groups):
+        # Chunks and shuffles in turns (ShuffleNet) tie everything to everything. Parts of unequal size
+        # give the freedom back; the smaller network is then the exported graph, see `apply`.
+        free = propagate(program, mixing, tie_parts=False)
+        loose = partition(free)
+        if _units(loose) > _units(parts):
+            flow, parts = free, loose
+    return Graph(program, flow, parts, call, structure_of(model))
 
 
 def groups(model: nn.Module, example_inputs: ExampleInputs, *, mixing: Mixing = "freeze") -> Groups:
@@ -186,6 +194,10 @@ def check_keep(groups: Groups, name: str, keep: Keep) -> None:
         raise PlanError(f"group {name!r} is frozen: {group.frozen}; no unit of it can be removed")
     if not keep.any():
         raise PlanError(f"the plan removes all {group.size} units of group {name!r}; at least one must stay")
+
+
+def _units(parts: Partition) -> int:
+    return sum(g.size for g in parts.groups.prunable)
 
 
 def _mixing_of(plan: Plan | None) -> Mixing:

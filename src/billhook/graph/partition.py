@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from billhook.graph.groups import ChannelGroup, Groups, Member, Reason, Role
 from billhook.graph.labels import Components, Labels
 from billhook.graph.rules import Flow
 
+ONE_UNIT = "only one unit: its channels cannot leave one by one"
 Ints = npt.NDArray[np.int64]
 
 
@@ -23,11 +24,13 @@ class Partition:
         groups: The table.
         group_of: Index of the group per label, -1 if it belongs to none; shape [labels].
         unit_of: Unit inside its group per label; shape [labels].
+        axes: (tensor, axis) → labels, for every axis that carries channels.
     """
 
     groups: Groups
     group_of: Ints
     unit_of: Ints
+    axes: Mapping[tuple[str, int], Labels]
 
     def affine(self, labels: Labels) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Return the length of a dimension as (constant, ((group, labels per unit), ...)) over prunable groups."""
@@ -54,7 +57,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class _Slots:
-    """Every index of every axis with a role, as flat arrays."""
+    """Every index of every axis that carries channels, as flat arrays."""
 
     axis: Ints  # position in `keys`
     index: Ints
@@ -91,7 +94,7 @@ def partition(flow: Flow) -> Partition:
         frozen, mixed = components.frozen[units[0]], components.mixed[units[0]]
         reason = components.reasons[frozen] if frozen >= 0 else None
         if reason is None and len(units) == 1:
-            reason = Reason("only one unit: its channels cannot leave one by one")
+            reason = Reason(ONE_UNIT)
         renumber[g] = len(groups)
         groups.append(
             ChannelGroup(
@@ -99,14 +102,15 @@ def partition(flow: Flow) -> Partition:
             )
         )
     group_of = renumber[group_of_component[components.of]]
-    return Partition(Groups(groups), group_of, unit_of_component[components.of])
+    axes = {key: flow.axes[key] for key in slots.keys}
+    return Partition(Groups(groups), group_of, unit_of_component[components.of], axes)
 
 
 def _slots(flow: Flow, components: Components) -> _Slots:
-    """Flatten all axes with a role, producers first, in the order of the program."""
+    """Flatten all axes that carry channels, producers first, in the order of the program."""
     rank = {"out": 0, "through": 1, "in": 2}
-    used = [key for key in flow.axes if key in flow.roles]
-    used.sort(key=lambda key: rank[flow.roles[key]])  # stable: the program's order inside a role
+    roles = _roles(flow, components)
+    used = sorted(roles, key=lambda key: rank[roles[key]])  # stable: the program's order inside a role
     labels = [flow.axes[key] for key in used]
     empty = np.empty(0, dtype=np.int64)
     return _Slots(
@@ -114,8 +118,24 @@ def _slots(flow: Flow, components: Components) -> _Slots:
         index=np.concatenate([np.arange(len(x)) for x in labels] or [empty]),
         component=np.concatenate([components.of[x] for x in labels] or [empty]),
         keys=used,
-        roles=[flow.roles[key] for key in used],
+        roles=[roles[key] for key in used],
     )
+
+
+def _roles(flow: Flow, components: Components) -> dict[tuple[str, int], Role]:
+    """Return the role of every axis that carries channels, in the order of the program.
+
+    An axis whose labels met others only after other operators (a table that is indexed and permuted before it
+    is added) was given none by a rule; it follows the channels it met.
+    """
+    channel = np.zeros(len(components.frozen), dtype=bool)
+    for key in flow.roles:
+        channel[components.of[flow.axes[key]]] = True
+    return {
+        key: flow.roles.get(key, "through")
+        for key, labels in flow.axes.items()
+        if key in flow.roles or channel[components.of[labels]].any()
+    }
 
 
 def _signatures(slots: _Slots, components: Components) -> npt.NDArray[np.uint64]:

@@ -17,9 +17,9 @@ from billhook.graph.rules.elementwise import elementwise
 _HORIZON = 40  # operators to look ahead when a split dimension must choose who carries the labels
 
 
-def propagate(program: Program, mixing: Mixing = "freeze") -> Flow:
+def propagate(program: Program, mixing: Mixing = "freeze", *, tie_parts: bool = True) -> Flow:
     """Return the labels of every value of the program."""
-    flow = Flow(program, mixing)
+    flow = Flow(program, mixing, tie_parts)
     nodes = list(program.graph.nodes)
     position = {n: i for i, n in enumerate(nodes)}
     flow.carrier = lambda call, targets: _carrier(program, nodes, position, call, targets)

@@ -93,6 +93,8 @@ class Flow:
 
     program: Program
     mixing: Mixing = "freeze"
+    tie_parts: bool = True  # equal parts of a chunk lose the same positions
+    tied_parts: bool = False  # whether that tied anything
     store: LabelStore = field(default_factory=LabelStore)
     values: dict[fx.Node, Result] = field(default_factory=dict)
     axes: dict[tuple[str, int], Labels] = field(default_factory=dict)  # labels of axes of named tensors

@@ -61,7 +61,8 @@ def split(flow: Flow, call: Call) -> list[Dims]:
     """Each part keeps its labels.
 
     `chunk(n)` and `split(size)` are written for parts of equal size, so the same position leaves in every
-    part and the user's forward stays right; parts of given sizes are free.
+    part and the user's forward stays right (unless `flow.tie_parts` is off, see `graph.capture_call`);
+    parts of given sizes are free.
     """
     x = call.operands[0]
     dims = flow.dims(x)
@@ -71,8 +72,9 @@ def split(flow: Flow, call: Call) -> list[Dims]:
     if labels is None:
         return [list(dims) for _ in sizes]
     parts = np.split(labels, np.cumsum(sizes)[:-1])
-    if "with_sizes" not in call.name:
+    if flow.tie_parts and "with_sizes" not in call.name:
         if len(set(sizes)) == 1:
+            flow.tied_parts = True
             for part in parts[1:]:
                 flow.unify(call, parts[0], part)
         elif not isinstance(call.get("sections", "split_size", "indices"), (list, tuple)):

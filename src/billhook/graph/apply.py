@@ -1,0 +1,175 @@
+"""`apply`: from a network and a plan to the smaller network. Nothing else removes anything."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from billhook.errors import ApplyError, CaptureError
+from billhook.graph import patch
+from billhook.graph.constants import Kept
+from billhook.graph.exported import ExportedNetwork
+from billhook.graph.graph import Graph, capture_call, graph_of
+from billhook.graph.inputs import Call
+from billhook.graph.plan import Plan
+from billhook.graph.slicing import copy_around, sliced
+
+_LOG = logging.getLogger("billhook")
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def apply(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return the smaller network that `plan` describes; `model` is not touched.
+
+    The result is a copy of the user's own module with cut tensors and matching attributes. It is run once
+    and compared with the captured graph in which the same channels are gone. Where forward holds sizes that
+    cannot be changed from outside (literals in a view, in a slice), the result is that graph itself, an
+    `ExportedNetwork`, and a message is logged.
+
+    Args:
+        model: The network the plan was made for, with any weights.
+        plan: From `prune`, `make_plan` or a file.
+    Raises:
+        PlanError: if the plan is for another network. ApplyError: if no smaller network could be built.
+    """
+    graph = graph_of(model, plan)
+    kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+    program = graph.program
+    tensors = sliced(model, kept, program.shapes)
+    reference = ExportedNetwork(program, tensors, kept).eval()
+    call = _like(graph.call, tensors)
+    expected = _outputs(reference, call, "the captured graph of the smaller network")
+    small = _own_module(model, graph, kept, tensors, call, expected)
+    if small is None:
+        _LOG.warning(
+            "%s: forward holds sizes that cannot be changed from outside; the smaller network is its exported graph",
+            type(model).__name__,
+        )
+        small = _exported(model, graph, plan, reference)
+    _copy_modes(model, small)
+    return small
+
+
+def apply_(model: nn.Module, plan: Plan) -> nn.Module:
+    """Make `model` itself smaller and return it; optimizers that hold its old parameters become stale.
+
+    Raises:
+        ApplyError: if the smaller network is not of the same class (see `apply`); `model` is left whole.
+    """
+    small = apply(model, plan)
+    if type(small) is not type(model):
+        raise ApplyError(
+            f"{type(model).__name__} cannot be made smaller in place, because its forward holds fixed sizes; use apply"
+        )
+    model.__dict__.clear()
+    model.__dict__.update(small.__dict__)
+    return model
+
+
+def _own_module(
+    model: nn.Module, graph: Graph, kept: Kept, tensors: dict[str, Tensor], call: Call, expected: list[Any]
+) -> nn.Module | None:
+    """Return the user's module around the cut tensors if one way of patching its attributes makes it right."""
+    found = list(patch.changes(graph.program, kept))
+    tries: list[Callable[[nn.Module], None]] = [lambda m: None]
+    if found:
+        tries = [
+            lambda m: patch.patch_sizes(m, found, likely_only=True),
+            lambda m: None,
+            lambda m: patch.patch_sizes(m, found, likely_only=False),
+        ]
+    for attempt in tries:
+        small = copy_around(model, tensors)
+        try:
+            patch.patch_known(small, graph.program, kept)
+            patch.replace_attention(small)
+            attempt(small)
+            with eval_mode(small):
+                got = _outputs(small, call, "the smaller network")
+        except ApplyError as e:
+            _LOG.debug("%s", e)
+            continue
+        if agree(expected, got):
+            return small
+        _LOG.debug("the smaller %s runs but disagrees with its graph", type(model).__name__)
+    return None
+
+
+def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNetwork) -> ExportedNetwork:
+    """Return the exported network, for any batch size where the network allows it."""
+    try:
+        free = capture_call(model, graph.call, graph.mixing, dynamic_batch=True)
+        if free.fingerprint != graph.fingerprint:
+            raise CaptureError("groups differ when the batch size is free")
+        kept = Kept(free.flow, free.partition, free.keep_list(plan))
+        tensors = dict(reference.named_parameters()) | dict(reference.named_buffers())
+        network = ExportedNetwork(free.program, {n: t for n, t in tensors.items() if n in free.program.shapes}, kept)
+        with eval_mode(network):
+            call = _like(graph.call, tensors)
+            if agree(_outputs(reference, call, "the exported network"), _outputs(network, call, "the exported network")):
+                return network
+        raise CaptureError("results differ when the batch size is free")
+    except (CaptureError, ApplyError) as e:
+        _LOG.warning("the exported network works only for the batch size of the example inputs (%s)", str(e).splitlines()[0])
+        return reference
+
+
+def agree(expected: list[Any], got: list[Any]) -> bool:
+    """Return True if two lists of outputs are equal up to rounding."""
+    return len(expected) == len(got) and all(_same(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return type(a) is type(b) and (isinstance(a, Tensor) or a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point() or not a.numel():
+        return torch.equal(a, b)
+    finite = a[a.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 0.0
+    return torch.allclose(a, b, rtol=0, atol=TOLERANCE[a.dtype] * max(scale, 1e-6), equal_nan=True)
+
+
+def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
+    """Return everything `network` returns for `call`, flattened, without gradients."""
+    with torch.no_grad():
+        return pytree.tree_leaves(network(*call[0], **call[1]))
+
+
+def _outputs(network: nn.Module, call: Call, what: str) -> list[Any]:
+    try:
+        return flat_outputs(network, call)
+    except Exception as e:
+        first = str(e).strip().splitlines()[0] if str(e).strip() else ""
+        raise ApplyError(f"{what} does not run: {type(e).__name__}: {first}") from e
+
+
+def _like(call: Call, tensors: dict[str, Tensor]) -> Call:
+    """Return the call with its tensors on the network's device."""
+    device = next((t.device for t in tensors.values()), torch.device("cpu"))
+    return pytree.tree_map_only(Tensor, lambda t: t.to(device), call)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network in eval mode and every one of its modules back afterwards."""
+    training = [m for m in network.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def _copy_modes(model: nn.Module, small: nn.Module) -> None:
+    if isinstance(small, ExportedNetwork):
+        small.train(model.training)

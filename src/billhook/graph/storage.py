@@ -1,0 +1,127 @@
+"""Save and load a smaller network: a plan and its tensors, never a pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from billhook.errors import PlanError, StorageError
+from billhook.graph import inputs as example
+from billhook.graph.apply import apply
+from billhook.graph.graph import capture_call, graph_of
+from billhook.graph.plan import Plan
+
+PLAN, WEIGHTS = "plan.json", "weights.safetensors"
+
+
+def save(directory: str | Path, model: nn.Module, plan: Plan) -> None:
+    """Write `plan.json` and `weights.safetensors` into `directory` (made if missing).
+
+    `model` may be the smaller network (fine-tuned or not) or the original, which is then made smaller first.
+    Each file appears whole or not at all.
+
+    Raises:
+        PlanError: if `model` is neither. StorageError: if the files cannot be written.
+    """
+    small = apply(model, plan) if _is_original(model, plan) else model
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        part = directory / (WEIGHTS + ".part")
+        save_file(_unique(small), part, {"fingerprint": plan.fingerprint})
+        os.replace(part, directory / WEIGHTS)
+        plan.save(directory / PLAN)
+    except (OSError, SafetensorError) as e:
+        raise StorageError(f"cannot write the network to {directory}: {e}") from e
+
+
+def load(directory: str | Path, model_factory: Callable[[], nn.Module]) -> nn.Module:
+    """Return the smaller network that `save` wrote.
+
+    Args:
+        directory: Where `save` wrote.
+        model_factory: Makes the original network, with any weights; called once.
+    Raises:
+        StorageError: if files are missing, truncated or do not fit together; says which.
+        PlanError: if the plan is corrupted or `model_factory` makes another network.
+    """
+    directory = Path(directory)
+    for name in (PLAN, WEIGHTS):
+        if not (directory / name).is_file():
+            raise StorageError(f"{directory / name} is missing; give a directory written by billhook.save or compress")
+    plan = Plan.load(directory / PLAN)
+    tensors = read_tensors(directory / WEIGHTS)
+    small = apply(model_factory(), plan)
+    load_tensors(small, tensors, str(directory / WEIGHTS))
+    return small
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file; raises `StorageError` if it is broken."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise StorageError(f"{path} is truncated or not a safetensors file: {e}") from None
+
+
+def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Put `tensors` into `network`; every name and shape must fit (shared tensors may have one name only)."""
+    own = network.state_dict()
+    covered = {t.data_ptr() for n, t in own.items() if n in tensors and t.numel()}
+    problems = [f"missing {n}" for n, t in own.items() if n not in tensors and t.data_ptr() not in covered]
+    problems += [f"unexpected {n}" for n in tensors if n not in own]
+    problems += [
+        f"{n} has shape {tuple(t.shape)}, the network needs {tuple(own[n].shape)}"
+        for n, t in tensors.items()
+        if n in own and own[n].shape != t.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise StorageError(f"{source} does not fit the network: {'; '.join(problems[:5])}{more}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def _unique(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state with shared tensors under their first name only."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        key = (tensor.data_ptr(), tuple(tensor.shape))
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        result[name] = tensor.contiguous()
+    return result
+
+
+def _is_original(model: nn.Module, plan: Plan) -> bool:
+    """Return True if the plan can still be applied to `model`, False if it has been."""
+    try:
+        graph = plan.graph if plan.graph is not None else capture_call(
+            model, example.synthesize(plan.inputs), "allow" if plan.mixing == "allow" else "freeze"
+        )  # fmt: skip
+    except Exception:  # an applied network may not even be captured any more; `load` checks every shape
+        return False
+    own = {n: tuple(t.shape) for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    if graph.fingerprint != plan.fingerprint:
+        return False
+    if all(own.get(n) == s for n, s in graph.program.shapes.items()):
+        graph_of(model, plan)
+        return True
+    kept = graph.keep_list(plan)
+    from billhook.graph.constants import Kept
+
+    masks = Kept(graph.flow, graph.partition, kept)
+    for name, shape in graph.program.shapes.items():
+        small = tuple(s if m is None else int(m.sum()) for s, m in zip(shape, masks.tensor(name, len(shape)), strict=True))
+        if name in own and own[name] != small:
+            raise PlanError(f"{name} has shape {own[name]}: neither the original's {shape} nor the plan's {small}")
+    return False
