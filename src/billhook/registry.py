@@ -2,7 +2,8 @@
 
 A registry lists its entries without importing them, so that `billhook methods` and shell
 completion stay fast. Files whose name starts with an underscore are not entries; a trailing
-underscore (`global_.py`) only avoids a Python keyword.
+underscore (`global_.py`) only avoids a Python keyword. A registry with `dashes` writes its names
+the way published networks and data sets are written: `resnet_20.py` is "resnet-20".
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from billhook.errors import InputError, NameNotFoundError
@@ -37,19 +39,23 @@ class Info:
 
 
 class Registry(Generic[T]):
-    """Entries of one kind, found in `package`; each module has `INFO` and `ENTRY`."""
+    """Entries of one kind, found in `package`; each module has `INFO` and `ENTRY`.
 
-    def __init__(self, kind: str, package: str) -> None:
+    Args:
+        kind: Word for messages, e.g. "criterion".
+        package: Dotted name of the package that holds the entries.
+        dashes: Write "-" for "_" in names; names with either are understood.
+    """
+
+    def __init__(self, kind: str, package: str, *, dashes: bool = False) -> None:
         self.kind = kind
         self.package = package
+        self.dashes = dashes
         self._added: dict[str, tuple[T, Info]] = {}
 
     def names(self) -> list[str]:
         """Return all names, sorted, without importing the entries."""
-        path = importlib.import_module(self.package).__path__
-        files = [m.name for m in pkgutil.iter_modules(path)]
-        own = [f.rstrip("_") for f in files if not f.startswith("_")]
-        return sorted({*own, *self._added})
+        return sorted({*self._files(), *self._added})
 
     def get(self, name: str) -> T:
         """Return the entry called `name`; raises `NameNotFoundError` with close names."""
@@ -77,8 +83,16 @@ class Registry(Generic[T]):
             raise NameNotFoundError(f"added {self.kind}", name, self._added)
         del self._added[name]
 
-    def _module(self, name: str) -> object:
-        if name not in self.names():
+    def _module(self, name: str) -> ModuleType:
+        files = self._files()
+        if self.dashes:
+            name = name.replace("_", "-")
+        if name not in files:
             raise NameNotFoundError(self.kind, name, self.names())
-        files = {m.name for m in pkgutil.iter_modules(importlib.import_module(self.package).__path__)}
-        return importlib.import_module(f"{self.package}.{name if name in files else name + '_'}")
+        return importlib.import_module(f"{self.package}.{files[name]}")
+
+    def _files(self) -> dict[str, str]:
+        """Return the module that holds each name."""
+        path = importlib.import_module(self.package).__path__
+        files = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+        return {f.rstrip("_").replace("_", "-") if self.dashes else f.rstrip("_"): f for f in files}

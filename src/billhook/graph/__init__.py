@@ -1,5 +1,7 @@
 """The network as a graph: capture, labels, groups, costs; and the plan, applied and verified."""
 
+from __future__ import annotations
+
 from billhook.graph.apply import apply, apply_
 from billhook.graph.cost import CostModel
 from billhook.graph.exported import ExportedNetwork
@@ -13,6 +15,25 @@ from billhook.graph.storage import load, save
 from billhook.graph.verify import verify
 
 __all__ = [
-    "ChannelGroup", "CostModel", "ExampleInputs", "ExportedNetwork", "Graph", "Groups", "Member", "Plan", "Reason", "Scope",
-    "SilencedNetwork", "apply", "apply_", "capture", "cost", "groups", "load", "make_plan", "save", "silence", "verify",
-]  # fmt: skip
+    "ChannelGroup",
+    "CostModel",
+    "ExampleInputs",
+    "ExportedNetwork",
+    "Graph",
+    "Groups",
+    "Member",
+    "Plan",
+    "Reason",
+    "Scope",
+    "SilencedNetwork",
+    "apply",
+    "apply_",
+    "capture",
+    "cost",
+    "groups",
+    "load",
+    "make_plan",
+    "save",
+    "silence",
+    "verify",
+]

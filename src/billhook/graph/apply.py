@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from billhook.errors import ApplyError, CaptureError
 from billhook.graph import patch
+from billhook.graph.alive import alive_weights
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture_call, graph_of
@@ -27,10 +29,10 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torc
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
     """Return the smaller network that `plan` describes; `model` is not touched.
 
-    The result is a copy of the user's own module with cut tensors and matching attributes. It is run once
-    and compared with the captured graph in which the same channels are gone. Where forward holds sizes that
-    cannot be changed from outside (literals in a view, in a slice), the result is that graph itself, an
-    `ExportedNetwork`, and a message is logged.
+    The result is a copy of the user's own module with cut tensors and matching attributes. It is run once,
+    with random weights, and compared with the captured graph in which the same channels are gone. Where
+    forward holds sizes that cannot be changed from outside (literals in a view, in a slice), the result is
+    that graph itself, an `ExportedNetwork`, and a message is logged.
 
     Args:
         model: The network the plan was made for, with any weights.
@@ -44,14 +46,23 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     tensors = sliced(model, kept, program.shapes)
     reference = ExportedNetwork(program, tensors, kept).eval()
     call = _like(graph.call, tensors)
-    expected = _outputs(reference, call, "the captured graph of the smaller network")
-    small = _own_module(model, graph, kept, tensors, call, expected)
+    alive = alive_weights(tensors)
+    expected = _outputs(reference, call, "the captured graph of the smaller network", alive)
+    small = _own_module(model, graph, kept, tensors, alive, call, expected)
     if small is None:
         _LOG.warning(
-            "%s: forward holds sizes that cannot be changed from outside; the smaller network is its exported graph",
+            "%s: forward holds sizes that cannot be changed from outside; "
+            "the smaller network is its exported graph",
             type(model).__name__,
         )
         small = _exported(model, graph, plan, reference)
+    if program.unused and plan.removed:
+        _LOG.warning(
+            "%s: layers that do not run in eval mode were left as they are and may no longer fit: %s; "
+            "switch them off before training",
+            type(model).__name__,
+            ", ".join(program.unused[:6]) + (" …" if len(program.unused) > 6 else ""),
+        )
     _copy_modes(model, small)
     return small
 
@@ -65,7 +76,8 @@ def apply_(model: nn.Module, plan: Plan) -> nn.Module:
     small = apply(model, plan)
     if type(small) is not type(model):
         raise ApplyError(
-            f"{type(model).__name__} cannot be made smaller in place, because its forward holds fixed sizes; use apply"
+            f"{type(model).__name__} cannot be made smaller in place, because its forward holds fixed sizes; "
+            "use apply"
         )
     model.__dict__.clear()
     model.__dict__.update(small.__dict__)
@@ -73,9 +85,15 @@ def apply_(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _own_module(
-    model: nn.Module, graph: Graph, kept: Kept, tensors: dict[str, Tensor], call: Call, expected: list[Any]
+    model: nn.Module,
+    graph: Graph,
+    kept: Kept,
+    tensors: dict[str, Tensor],
+    alive: dict[str, Tensor],
+    call: Call,
+    expected: list[Any],
 ) -> nn.Module | None:
-    """Return the user's module around the cut tensors if one way of patching its attributes makes it right."""
+    """Return the user's module around the cut tensors, if one way of patching its attributes is right."""
     found = list(patch.changes(graph.program, kept))
     tries: list[Callable[[nn.Module], None]] = [lambda m: None]
     if found:
@@ -91,7 +109,7 @@ def _own_module(
             patch.replace_attention(small)
             attempt(small)
             with eval_mode(small):
-                got = _outputs(small, call, "the smaller network")
+                got = _outputs(small, call, "the smaller network", alive)
         except ApplyError as e:
             _LOG.debug("%s", e)
             continue
@@ -109,14 +127,19 @@ def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNet
             raise CaptureError("groups differ when the batch size is free")
         kept = Kept(free.flow, free.partition, free.keep_list(plan))
         tensors = dict(reference.named_parameters()) | dict(reference.named_buffers())
-        network = ExportedNetwork(free.program, {n: t for n, t in tensors.items() if n in free.program.shapes}, kept)
+        network = ExportedNetwork(
+            free.program, {n: t for n, t in tensors.items() if n in free.program.shapes}, kept
+        )
         with eval_mode(network):
-            call = _like(graph.call, tensors)
-            if agree(_outputs(reference, call, "the exported network"), _outputs(network, call, "the exported network")):
+            call, alive, what = _like(graph.call, tensors), alive_weights(tensors), "the exported network"
+            if agree(_outputs(reference, call, what, alive), _outputs(network, call, what, alive)):
                 return network
         raise CaptureError("results differ when the batch size is free")
     except (CaptureError, ApplyError) as e:
-        _LOG.warning("the exported network works only for the batch size of the example inputs (%s)", str(e).splitlines()[0])
+        _LOG.warning(
+            "the exported network works only for the batch size of the example inputs (%s)",
+            str(e).splitlines()[0],
+        )
         return reference
 
 
@@ -143,9 +166,11 @@ def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
         return pytree.tree_leaves(network(*call[0], **call[1]))
 
 
-def _outputs(network: nn.Module, call: Call, what: str) -> list[Any]:
+def _outputs(network: nn.Module, call: Call, what: str, weights: dict[str, Tensor]) -> list[Any]:
+    """Return what `network` returns with `weights` in place of its own."""
     try:
-        return flat_outputs(network, call)
+        with torch.no_grad():
+            return pytree.tree_leaves(functional_call(network, weights, call[0], call[1]))
     except Exception as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else ""
         raise ApplyError(f"{what} does not run: {type(e).__name__}: {first}") from e

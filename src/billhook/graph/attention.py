@@ -55,7 +55,7 @@ class HeadAttention(nn.Module):
         weights = self.in_proj_weight.chunk(3)
         biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(t, w, b).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            F.linear(t, w, b).view(*t.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
             for t, w, b in zip((query, key, value), weights, biases, strict=True)
         )
         mask = _merge_masks(attn_mask, key_padding_mask, q, self.num_heads)
@@ -85,8 +85,11 @@ def _merge_masks(attn_mask: Tensor | None, padding: Tensor | None, like: Tensor,
         if merged.dim() == 3:
             # One mask per head of the original network: it no longer says which head it is for.
             if merged.shape[0] != like.shape[0] * heads:
-                raise ApplyError("a mask per head does not fit attention whose heads were pruned; give one mask for all heads")
-            merged = merged.unflatten(0, (like.shape[0], heads))
+                raise ApplyError(
+                    "a mask per head does not fit attention whose heads were pruned; "
+                    "give one mask for all heads"
+                )
+            merged = merged.view(like.shape[0], heads, *merged.shape[1:])
     if padding is not None:
         extra = _additive(padding, like)[:, None, None, :]
         merged = extra if merged is None else merged + extra

@@ -34,6 +34,7 @@ class Program:
         constants: Placeholder name → tensor that is neither parameter nor buffer.
         inputs: Placeholder names of the user's inputs, in order.
         call_spec: Tree specs of inputs and outputs, to call the graph like the module.
+        unused: Layers with parameters that this forward pass never reads (auxiliary heads, …).
         dynamic_batch: True if the first dimension of the inputs may vary.
     """
 
@@ -47,6 +48,7 @@ class Program:
     inputs: tuple[str, ...]
     in_spec: Any
     out_spec: Any
+    unused: tuple[str, ...] = ()
     dynamic_batch: bool = False
 
 
@@ -66,14 +68,21 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
     with _eval_mode(model), _quiet(), torch.no_grad():
         try:
             exported = torch.export.export(
-                model, call[0], call[1], dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+                model,
+                call[0],
+                call[1],
+                dynamic_shapes=shapes,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
             )
         except Exception as e:
             raise _explain(model, call, e) from e
     canonical = _canonical_names(model)
     signature = exported.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    state = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    state = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
     known = {p: canonical[n] for p, n in named.items() if n in canonical}
     constants = {
         p: exported.constants[n]
@@ -91,15 +100,26 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
         inputs=tuple(signature.user_inputs),
         in_spec=exported.call_spec.in_spec,
         out_spec=exported.call_spec.out_spec,
+        unused=_unused_layers(exported.graph, known, canonical, model),
         dynamic_batch=dynamic_batch,
     )
+
+
+def _unused_layers(
+    graph: fx.Graph, known: Mapping[str, str], canonical: Mapping[str, str], model: nn.Module
+) -> tuple[str, ...]:
+    used = {known[n.name] for n in graph.nodes if n.op == "placeholder" and n.name in known and n.users}
+    own = [canonical[n] for n, _ in model.named_parameters()]
+    return tuple(dict.fromkeys(n.rpartition(".")[0] or n for n in own if n not in used))
 
 
 def source_line(node: fx.Node) -> str:
     """Return "file.py:12: code" for the line of the user's code that made `node`, "" if unknown."""
     trace = node.meta.get("stack_trace") or ""
     frames = [f for f in trace.split('File "') if ", line " in f]
-    own = [f for f in frames if "/torch/nn/" not in f and "/torch/_" not in f and "/torch/functional" not in f]
+    own = [
+        f for f in frames if "/torch/nn/" not in f and "/torch/_" not in f and "/torch/functional" not in f
+    ]
     if not (own or frames):
         return ""
     head, _, code = (own or frames)[-1].partition("\n")
@@ -118,7 +138,10 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
     """Return every name of every tensor → the first name of that tensor (shared weights have several)."""
     first: dict[int, str] = {}
     names: dict[str, str] = {}
-    for source in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+    for source in (
+        model.named_parameters(remove_duplicate=False),
+        model.named_buffers(remove_duplicate=False),
+    ):
         for name, tensor in source:
             names[name] = first.setdefault(id(tensor), name)
     return names
@@ -139,7 +162,11 @@ def _dynamic_shapes(call: Call) -> Any:
         return None
 
     args, kwargs = call
-    return (*[spec(a) for a in args], *[spec(v) for v in kwargs.values()]) if not kwargs else _by_name(args, kwargs, spec)
+    return (
+        (*[spec(a) for a in args], *[spec(v) for v in kwargs.values()])
+        if not kwargs
+        else _by_name(args, kwargs, spec)
+    )
 
 
 def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: Any) -> Any:
@@ -198,8 +225,8 @@ def _explain(model: nn.Module, call: Call, error: Exception) -> CaptureError:
     return CaptureError(
         f"{name} runs but cannot be captured by torch.export: {_first_line(error)}"
         + (f"\n  at {line}" if line else "")
-        + "\n  data-dependent control flow, .item(), .tolist() and calls into other libraries cannot be captured;"
-        " move them out of forward, or compress the part of the network without them"
+        + "\n  data-dependent control flow, .item(), .tolist() and calls into other libraries cannot be"
+        " captured; move them out of forward, or compress the part of the network without them"
     )
 
 

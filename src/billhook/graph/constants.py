@@ -19,7 +19,7 @@ from billhook.graph.labels import Labels
 from billhook.graph.partition import Partition
 from billhook.graph.plan import Keep
 from billhook.graph.rules import Call, Flow
-from billhook.graph.rules._base import as_int, shape_of
+from billhook.graph.rules._base import as_int, several, shape_of
 from billhook.graph.rules.indexing import slice_of
 
 Mask = npt.NDArray[np.bool_]
@@ -42,8 +42,8 @@ class Kept:
 
     def parts(self, node: fx.Node) -> list[list[Mask | None]]:
         """Return `dims` for every result of an operator with several."""
-        values = self._flow.values.get(node) or []
-        return [[None if d is None else _or_none(self.labels(d)) for d in dims] for dims in values if isinstance(dims, list)]
+        parts = several(self._flow.values.get(node))
+        return [[None if d is None else _or_none(self.labels(d)) for d in dims] for dims in parts]
 
     def tensor(self, name: str, rank: int) -> list[Mask | None]:
         """Return `dims` for a parameter or buffer."""
@@ -112,7 +112,12 @@ def _split(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
         return {}
     values = call.node.meta["val"]
     sizes = [as_int(v.shape[dim]) if m is None else int(m.sum()) for v, m in zip(values, masks, strict=True)]
-    return {"target": torch.ops.aten.split_with_sizes.default, "self": call.operands[0], "split_sizes": sizes, "dim": dim}
+    return {
+        "target": torch.ops.aten.split_with_sizes.default,
+        "self": call.operands[0],
+        "split_sizes": sizes,
+        "dim": dim,
+    }
 
 
 def _slice(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
@@ -125,8 +130,13 @@ def _slice(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
         # Every second channel of what is left would be others than before: pick them one by one.
         wanted = np.zeros(len(mask), dtype=bool)
         wanted[taken] = True
-        return {"target": torch.ops.aten.index_select.default, "self": call["self"], "dim": dim,
-                "index": torch.from_numpy(np.flatnonzero(wanted[mask]))}  # fmt: skip
+        index = torch.from_numpy(np.flatnonzero(wanted[mask]))
+        return {
+            "target": torch.ops.aten.index_select.default,
+            "self": call["self"],
+            "dim": dim,
+            "index": index,
+        }
     start, stop = int(mask[: taken.start].sum()), int(mask[: taken.stop].sum())
     if call.name == "narrow":
         return {"start": start, "length": stop - start}
@@ -167,7 +177,9 @@ def _convolution(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
     mask, axes = kept.dims(x)[channel], kept.dims(call["weight"])
     inputs = shape_of(x)[channel] if mask is None else int(mask.sum())
     if transposed:  # whole groups leave together with their inputs; otherwise the number of groups stays
-        return {} if mask is None or axes[1] is not None else {"groups": inputs * groups // shape_of(x)[channel]}
+        return (
+            {} if mask is None or axes[1] is not None else {"groups": inputs * groups // shape_of(x)[channel]}
+        )
     per_group = shape_of(call["weight"])[1] if axes[1] is None else int(axes[1].sum())
     return {"groups": inputs // per_group}
 
@@ -192,24 +204,23 @@ def _repeat_interleave(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
     return {"output_size": None} if call.get("output_size") is not None else {}
 
 
-_HANDLERS: dict[str, Callable[[Call, Kept, Scale], dict[str, Any]]] = {
-    **dict.fromkeys(["view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias", "expand", "expand_copy", "broadcast_to"], _shape),
-    **dict.fromkeys(["zeros", "ones", "full", "empty", "new_zeros", "new_ones", "new_full", "new_empty"], _shape),
-    "unflatten": _unflatten,
-    **dict.fromkeys(["repeat", "tile"], _repeat),
-    "repeat_interleave": _repeat_interleave,
-    **dict.fromkeys(
-        ["chunk", "split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "hsplit"], _split
-    ),
-    **dict.fromkeys(["slice", "narrow"], _slice),
-    "slice_scatter": _slice_scatter,
-    **dict.fromkeys(["pad", "constant_pad_nd"], _pad),
-    **dict.fromkeys(
-        ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"], _convolution
-    ),
-    **dict.fromkeys(["layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"], _layer_norm),
-    **dict.fromkeys(["group_norm", "native_group_norm"], _group_norm),
-}  # fmt: skip
+_Handler = Callable[[Call, Kept, Scale], dict[str, Any]]
+_BY_HANDLER: dict[_Handler, str] = {
+    _shape: "view reshape _unsafe_view view_copy _reshape_alias expand expand_copy broadcast_to "
+    "zeros ones full empty new_zeros new_ones new_full new_empty",
+    _unflatten: "unflatten",
+    _repeat: "repeat tile",
+    _repeat_interleave: "repeat_interleave",
+    _split: "chunk split split_with_sizes tensor_split hsplit "
+    "unsafe_split unsafe_chunk unsafe_split_with_sizes",
+    _slice: "slice narrow",
+    _slice_scatter: "slice_scatter",
+    _pad: "pad constant_pad_nd",
+    _convolution: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution",
+    _layer_norm: "layer_norm native_layer_norm rms_norm _fused_rms_norm",
+    _group_norm: "group_norm native_group_norm",
+}
+_HANDLERS = {name: handler for handler, names in _BY_HANDLER.items() for name in names.split()}
 
 
 def symbolic(size: Any, kept: int, of: int) -> Any:

@@ -31,8 +31,36 @@ Affine = tuple[int, tuple[tuple[int, int], ...]]
 
 METRICS = ("macs", "params", "bytes", "peak_activation_bytes")
 _ALIASES = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze permute transpose t expand expand_as select slice narrow split "
-    "split_with_sizes chunk unbind alias detach dropout contiguous to view_as reshape_as swapaxes movedim mT".split()
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "expand_as",
+        "select",
+        "slice",
+        "narrow",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "alias",
+        "detach",
+        "dropout",
+        "contiguous",
+        "to",
+        "view_as",
+        "reshape_as",
+        "swapaxes",
+        "movedim",
+        "mT",
+    ]
 )
 
 
@@ -88,7 +116,9 @@ class CostModel:
         """
         table = np.atleast_2d(np.asarray(counts, dtype=np.float64))
         if table.shape[1] != len(self.group_ids):
-            raise InputError(f"counts have {table.shape[1]} columns; the network has {len(self.group_ids)} prunable groups")
+            raise InputError(
+                f"counts have {table.shape[1]} columns; the network has {len(self.group_ids)} prunable groups"
+            )
         for metric in metrics:
             if metric not in METRICS:
                 raise InputError(f"unknown cost metric {metric!r}{suggest(metric, METRICS)}")
@@ -104,7 +134,9 @@ class CostModel:
     def counts(self, plan: Plan | None) -> npt.NDArray[np.int64]:
         """Return units kept per prunable group; shape [groups]."""
         kept = {} if plan is None else plan.counts
-        return np.array([kept.get(g, s) for g, s in zip(self.group_ids, self.sizes, strict=True)], dtype=np.int64)
+        return np.array(
+            [kept.get(g, s) for g, s in zip(self.group_ids, self.sizes, strict=True)], dtype=np.int64
+        )
 
     def cost(self, plan: Plan | None = None) -> Cost:
         """Return the cost of the network under `plan` (the whole network if None)."""
@@ -165,7 +197,9 @@ class CostModel:
         width = max((len(d) for _, d in sizes), default=1) or 1
         products = Products(
             np.array([c for c, _ in sizes], dtype=np.float64),
-            np.array([[*d, *[0] * (width - len(d))] for _, d in sizes], dtype=np.int64).reshape(len(sizes), width),
+            np.array([[*d, *[0] * (width - len(d))] for _, d in sizes], dtype=np.int64).reshape(
+                len(sizes), width
+            ),
         )
         return products, alive
 
@@ -205,7 +239,9 @@ def _owners(flow: Flow, nodes: Sequence[fx.Node]) -> tuple[Mapping[fx.Node, fx.N
             owner[node], last[node] = node, step
         elif node.op == "call_function" and _has_tensor(node):
             source = next((n for n in node.all_input_nodes if n in owner), None)
-            shares = source is not None and (_in_place(node) or bind(node).name in _ALIASES or "getitem" in str(node.target))
+            shares = source is not None and (
+                _in_place(node) or bind(node).name in _ALIASES or "getitem" in str(node.target)
+            )
             owner[node] = owner[source] if shares and source is not None else node
             last[owner[node]] = step
     return owner, last

@@ -93,7 +93,7 @@ def _rewritten(program: Program, kept: Kept | None) -> tuple[fx.Graph, dict[str,
             changed = rewrite(call, kept, _scale_of(graph, copies)) if kept is not None else None
             if changed is not None:
                 target, new = changed
-                args, kwargs = map_arg(arguments(call, new, target), lambda n: copies.get(n, n))  # noqa: B023
+                args, kwargs = map_arg(arguments(call, new, target), lambda n: copies.get(n, n))
                 args, kwargs, held = _lift(graph, args, kwargs, constants)
                 waiting += held
                 copies[node] = graph.call_function(target, args, kwargs)
@@ -116,7 +116,9 @@ def _scale_of(graph: fx.Graph, copies: Mapping[fx.Node, fx.Node]) -> Any:
     return lambda size, kept, of: scale(copies.get(size, size), kept, of)
 
 
-def _lift(graph: fx.Graph, args: Sequence[Any], kwargs: dict[str, Any], constants: Mapping[str, Tensor]) -> Any:
+def _lift(
+    graph: fx.Graph, args: Sequence[Any], kwargs: dict[str, Any], constants: Mapping[str, Tensor]
+) -> Any:
     """Replace tensors among the arguments by stand-in nodes."""
     held: list[tuple[fx.Node, Tensor]] = []
 

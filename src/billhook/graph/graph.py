@@ -73,7 +73,9 @@ class Graph:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of names and shapes of all tensors and of the group table; weights do not count."""
-        table = [(g.id, g.size, g.prunable, [(m.tensor, m.axis, m.width) for m in g.members]) for g in self.groups]
+        table = [
+            (g.id, g.size, g.prunable, [(m.tensor, m.axis, m.width) for m in g.members]) for g in self.groups
+        ]
         shapes = sorted((n, list(s)) for n, s in self.program.shapes.items())
         text = json.dumps([shapes, table, self.mixing], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -86,8 +88,9 @@ class Graph:
         """
         if plan.fingerprint != self.fingerprint:
             raise PlanError(
-                f"the plan was made for another network (fingerprint {plan.fingerprint[:12]}, this network has "
-                f"{self.fingerprint[:12]}); make a new plan, or build the model as it was when the plan was made"
+                f"the plan was made for another network (fingerprint {plan.fingerprint[:12]}, this one has "
+                f"{self.fingerprint[:12]}); make a new plan, or build the model as it was when the plan was "
+                "made"
             )
         for name, keep in plan.keep.items():
             check_keep(self.groups, name, keep)
@@ -138,7 +141,7 @@ def cost(model: nn.Module, example_inputs: ExampleInputs, plan: Plan | None = No
 
     Computed from shapes; the smaller network is not built.
     """
-    graph = capture(model, example_inputs, mixing=_mixing_of(plan))
+    graph = capture(model, example_inputs, mixing=mixing_of(plan))
     if plan is not None:
         graph.keep_list(plan)
     return graph.costs.cost(plan)
@@ -148,7 +151,7 @@ def make_plan(graph: Graph, keep: Mapping[str, npt.ArrayLike], **made_by: Any) -
     """Return the plan that keeps these units; groups that are not named keep everything.
 
     Raises:
-        NameNotFoundError: for an unknown group. PlanError: for a frozen group, a wrong length, or nothing kept.
+        PlanError: for an unknown or frozen group, a wrong length, or a group of which nothing is kept.
     """
     arrays = {name: np.asarray(k, dtype=bool) for name, k in keep.items()}
     for name, array in arrays.items():
@@ -162,7 +165,7 @@ def graph_of(model: nn.Module, plan: Plan) -> Graph:
     graph = plan.graph
     if isinstance(graph, Graph) and graph.structure == structure_of(model):
         return graph
-    return capture_call(model, example.synthesize(plan.inputs), _mixing_of(plan))
+    return capture_call(model, example.synthesize(plan.inputs), mixing_of(plan))
 
 
 def structure_of(model: nn.Module) -> str:
@@ -187,7 +190,9 @@ def check_keep(groups: Groups, name: str, keep: Keep) -> None:
     except NameNotFoundError as e:
         raise PlanError(f"the plan names a group that this network does not have: {e}") from None
     if keep.shape != (group.size,):
-        raise PlanError(f"group {name!r} has {group.size} units, the plan speaks of {keep.shape[0] if keep.ndim else 0}")
+        raise PlanError(
+            f"group {name!r} has {group.size} units, the plan speaks of {keep.shape[0] if keep.ndim else 0}"
+        )
     if keep.all():
         return
     if group.frozen is not None:
@@ -200,5 +205,6 @@ def _units(parts: Partition) -> int:
     return sum(g.size for g in parts.groups.prunable)
 
 
-def _mixing_of(plan: Plan | None) -> Mixing:
+def mixing_of(plan: Plan | None) -> Mixing:
+    """Return the mode of capture that a plan needs."""
     return "allow" if plan is not None and plan.mixing == "allow" else "freeze"

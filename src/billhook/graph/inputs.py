@@ -92,7 +92,9 @@ def repeat_batch(call: Call, times: int) -> Call:
 def _describe(value: Any) -> Any:
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
-        largest = 0 if value.is_floating_point() or value.is_complex() or not value.numel() else int(value.max())
+        largest = (
+            0 if value.is_floating_point() or value.is_complex() or not value.numel() else int(value.max())
+        )
         return {"shape": list(value.shape), "dtype": kind, "max": largest}
     if isinstance(value, Mapping):
         return {"dict": {str(k): _describe(v) for k, v in value.items()}}
@@ -100,7 +102,9 @@ def _describe(value: Any) -> Any:
         return {"tuple" if isinstance(value, tuple) else "list": [_describe(v) for v in value]}
     if isinstance(value, _LITERALS):
         return {"literal": value}
-    raise InputError(f"example inputs hold a {type(value).__name__}; only tensors and plain values can be kept")
+    raise InputError(
+        f"example inputs hold a {type(value).__name__}; only tensors and plain values can be kept"
+    )
 
 
 def _synthesize(entry: Mapping[str, Any], generator: torch.Generator) -> Any:
@@ -125,5 +129,7 @@ def _synthesize(entry: Mapping[str, Any], generator: torch.Generator) -> Any:
     if dtype.is_complex:
         return torch.randn(shape, generator=generator, dtype=torch.complex64).to(dtype)
     # Integers are indices or masks: count up to the largest seen, so that every index stays valid.
-    values = torch.arange(count).flip(0) % (int(entry["max"]) + 1) if entry["max"] >= 0 else torch.zeros(count)
+    values = (
+        torch.arange(count).flip(0) % (int(entry["max"]) + 1) if entry["max"] >= 0 else torch.zeros(count)
+    )
     return values.reshape(shape).to(dtype)

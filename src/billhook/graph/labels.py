@@ -59,8 +59,8 @@ class LabelStore:
 
     def components(self) -> Components:
         """Return the connected components of everything unified so far."""
-        from scipy.sparse import coo_array  # type: ignore[import-untyped]
-        from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
 
         heads = [e[0] for e in self._edges] or [np.empty(0, np.int64)]
         tails = [e[1] for e in self._edges] or [np.empty(0, np.int64)]

@@ -33,7 +33,7 @@ class Partition:
     axes: Mapping[tuple[str, int], Labels]
 
     def affine(self, labels: Labels) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """Return the length of a dimension as (constant, ((group, labels per unit), ...)) over prunable groups."""
+        """Return the length of a dimension: (constant, ((prunable group, indices per unit), ...))."""
         group = self.group_of[labels]
         constant = 0
         terms: list[tuple[int, int]] = []
@@ -80,9 +80,9 @@ def partition(flow: Flow) -> Partition:
 
     group_of_component = np.full(len(components.frozen), -1, dtype=np.int64)
     unit_of_component = np.zeros(len(components.frozen), dtype=np.int64)
-    for g, members in enumerate(order.values()):
-        group_of_component[members] = g
-        unit_of_component[members] = np.arange(len(members))
+    for g, units in enumerate(order.values()):
+        group_of_component[units] = g
+        unit_of_component[units] = np.arange(len(units))
     tables = _members(slots, group_of_component, unit_of_component, len(order))
     named = _Names(flow)
     groups: list[ChannelGroup] = []

@@ -20,8 +20,12 @@ from billhook.graph.constants import Kept, arguments, rewrite, symbolic
 from billhook.graph.rules._base import as_int, bind, shape_of
 
 # Names of attributes that hold numbers of channels, heads or groups; others are touched only as a last try.
-_LIKELY = re.compile(r"head|group|channel|dim|feature|width|inner|hidden|planes|split|chunk|size|pad|embed|filters|n_|num")
-_UNLIKELY = re.compile(r"kernel|stride|window|patch|layer|block|class|input_size|img|image|head_dim|head_size|dilation")
+_LIKELY = re.compile(
+    r"head|group|channel|dim|feature|width|inner|hidden|planes|split|chunk|size|pad|embed|filters|n_|num"
+)
+_UNLIKELY = re.compile(
+    r"kernel|stride|window|patch|layer|block|class|input_size|img|image|head_dim|head_size|dilation"
+)
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,17 @@ def patch_known(small: nn.Module, program: Program, kept: Kept) -> None:
                 module.groups = changed[1]["groups"]
             first, second = module.weight.shape[:2]
             grouped = second * module.groups
-            module.in_channels, module.out_channels = (first, grouped) if module.transposed else (grouped, first)
+            module.in_channels, module.out_channels = (
+                (first, grouped) if module.transposed else (grouped, first)
+            )
         elif isinstance(module, nn.Linear) and call.name == "linear":
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, nn.modules.batchnorm._NormBase):
-            mask = kept.dims(call.operands[0])[1] if call.operands and len(shape_of(call.operands[0])) > 1 else None
+            mask = (
+                kept.dims(call.operands[0])[1]
+                if call.operands and len(shape_of(call.operands[0])) > 1
+                else None
+            )
             if mask is not None and call.name in ("batch_norm", "instance_norm"):
                 module.num_features = int(mask.sum())
         elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and call.name in ("layer_norm", "rms_norm"):

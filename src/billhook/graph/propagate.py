@@ -11,7 +11,7 @@ from torch import fx
 from billhook.graph.capture import Program
 from billhook.graph.labels import FIXED, Dims, LabelStore
 from billhook.graph.rules import RULES, Call, Flow
-from billhook.graph.rules._base import Mixing, Result, bind, is_tensor, shape_of
+from billhook.graph.rules._base import Mixing, Result, bind, is_tensor, no_channels, several, shape_of
 from billhook.graph.rules.elementwise import elementwise
 
 _HORIZON = 40  # operators to look ahead when a split dimension must choose who carries the labels
@@ -39,7 +39,7 @@ def propagate(program: Program, mixing: Mixing = "freeze", *, tie_parts: bool = 
 def _placeholder(flow: Flow, node: fx.Node) -> Dims:
     name = flow.program.tensors.get(node.name)
     if name is None:
-        return [None] * len(shape_of(node))  # the user's input or a constant: no channels that could leave
+        return no_channels(node)  # the user's input or a constant: no channels that could leave
     dims: Dims = []
     for axis, size in enumerate(flow.program.shapes[name]):
         if (name, axis) not in flow.axes:
@@ -51,11 +51,10 @@ def _placeholder(flow: Flow, node: fx.Node) -> Dims:
 def _apply_rule(flow: Flow, call: Call) -> Result:
     if call.node.target is operator.getitem:
         source, index = call.node.args
-        values = flow.values.get(source)  # type: ignore[arg-type]
-        if isinstance(values, list) and values and isinstance(values[0], list) and isinstance(index, int):
-            picked = values[index]
-            return picked if isinstance(picked, list) else []
-        return [None] * len(shape_of(call.node))
+        parts = several(flow.values.get(source))  # type: ignore[arg-type]
+        if parts and isinstance(index, int):
+            return parts[index]
+        return no_channels(call.node)
     rule = RULES.get(call.name)
     if rule is None and torch.Tag.pointwise in getattr(call.node.target, "tags", ()):
         rule = elementwise
@@ -75,17 +74,20 @@ def _unknown(flow: Flow, call: Call, text: str) -> Result:
         for dims in _each(flow.values.get(operand)):
             for labels in dims:
                 flow.freeze(call, labels, text)
-    return [None] * len(call.shape)
+    return no_channels(call.node)
 
 
 def _each(value: Result | None) -> list[Dims]:
-    if not value:
-        return []
-    return [d for d in value if isinstance(d, list)] if isinstance(value[0], list) else [value]  # type: ignore[list-item]
+    """Return the labels of every result of an operator."""
+    return several(value) or ([value] if value else [])  # type: ignore[list-item]
 
 
 def _carrier(
-    program: Program, nodes: Sequence[fx.Node], position: dict[fx.Node, int], call: Call, targets: Sequence[int]
+    program: Program,
+    nodes: Sequence[fx.Node],
+    position: dict[fx.Node, int],
+    call: Call,
+    targets: Sequence[int],
 ) -> int:
     """Choose which of the dimensions that one dimension was split into carries the labels.
 
@@ -100,14 +102,16 @@ def _carrier(
 
 
 def _arrives_as_batch(program: Program, nodes: Sequence[fx.Node], start: int, target: int) -> bool:
-    """Follow one dimension through the next operators; True if a matrix product has it as a batch dimension."""
+    """Follow one dimension on; return True if it becomes a batch dimension of a matrix product."""
     probe = Flow(program, "allow", store=LabelStore())
     node = nodes[start]
     labels = probe.store.fresh(shape_of(node)[target])
     probe.values[node] = [labels if i == target else None for i in range(len(shape_of(node)))]
     probe.carrier = lambda call, targets: max(targets, key=lambda t: (call.shape[t], t))
     for follower in nodes[start + 1 : start + 1 + _HORIZON * 3]:
-        if follower.op != "call_function" or not any(_carried(probe.values.get(n)) for n in follower.all_input_nodes):
+        if follower.op != "call_function" or not any(
+            _carried(probe.values.get(n)) for n in follower.all_input_nodes
+        ):
             continue
         call = bind(follower)
         if call.name in ("matmul", "bmm", "baddbmm", "scaled_dot_product_attention"):

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from billhook.errors import InputError
 from billhook.graph import inputs as example
 from billhook.graph.constants import Kept, Mask, arguments, rewrite, symbolic
-from billhook.graph.graph import Graph, capture_call, graph_of
+from billhook.graph.graph import Graph, capture_call, graph_of, mixing_of
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
 from billhook.graph.rules._base import bind
@@ -69,7 +69,9 @@ class SilencedNetwork(nn.Module):
 
     def _run_node(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         flow = self._graph.flow
-        if node in flow.mixers and any(m is not None for o in node.all_input_nodes for m in self._kept.dims(o)):
+        if node in flow.mixers and any(
+            m is not None for o in node.all_input_nodes for m in self._kept.dims(o)
+        ):
             return self._run_on_kept(node, values)
         local = dict(values)
         for silencer in flow.silencers.get(node, ()):
@@ -79,7 +81,8 @@ class SilencedNetwork(nn.Module):
                 operand = local[silencer.operand]
                 local[silencer.operand] = operand.index_fill(silencer.dim, index.to(operand.device), 0)
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: local[n])
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
     def _run_on_kept(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         """Run a mixing operator on the kept channels only; the others become zero."""
@@ -87,7 +90,11 @@ class SilencedNetwork(nn.Module):
         changed = rewrite(call, self._kept, symbolic)
         target, new = changed if changed is not None else (node.target, {})
         args, kwargs = arguments(call, new, target)
-        cut = {n: _select(values[n], self._kept.dims(n)) if isinstance(values[n], Tensor) else values[n] for n in node.all_input_nodes}
+        cut = {
+            n: _select(values[n], self._kept.dims(n)) if isinstance(values[n], Tensor) else values[n]
+            for n in node.all_input_nodes
+        }
+        assert callable(target)
         result = target(*map_arg(args, lambda n: cut[n]), **map_arg(kwargs, lambda n: cut[n]))
         if isinstance(result, Tensor):
             return _scatter(result, self._kept.dims(node))
@@ -110,7 +117,7 @@ def graph_for(model: nn.Module, plan: Plan, call: Call) -> Graph:
     """Return the plan's graph if it was captured with inputs of the same shapes, else a new one."""
     if plan.inputs == example.describe(call):
         return graph_of(model, plan)
-    graph = capture_call(model, call, "allow" if plan.mixing == "allow" else "freeze")
+    graph = capture_call(model, call, mixing_of(plan))
     graph.keep_list(plan)
     return graph
 

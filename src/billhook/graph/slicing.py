@@ -45,4 +45,7 @@ def copy_around(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     try:
         return copy.deepcopy(model, memo)
     except Exception as e:
-        raise ApplyError(f"{type(model).__name__} cannot be copied ({type(e).__name__}: {e}); modules must support copy.deepcopy") from e
+        raise ApplyError(
+            f"{type(model).__name__} cannot be copied ({type(e).__name__}: {e}); "
+            "modules must support copy.deepcopy"
+        ) from e

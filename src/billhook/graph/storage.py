@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from billhook.errors import PlanError, StorageError
+from billhook.errors import CaptureError, PlanError, StorageError
 from billhook.graph import inputs as example
 from billhook.graph.apply import apply
-from billhook.graph.graph import capture_call, graph_of
+from billhook.graph.constants import Kept
+from billhook.graph.graph import capture_call, mixing_of
 from billhook.graph.plan import Plan
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
@@ -54,7 +55,9 @@ def load(directory: str | Path, model_factory: Callable[[], nn.Module]) -> nn.Mo
     directory = Path(directory)
     for name in (PLAN, WEIGHTS):
         if not (directory / name).is_file():
-            raise StorageError(f"{directory / name} is missing; give a directory written by billhook.save or compress")
+            raise StorageError(
+                f"{directory / name} is missing; give a directory written by billhook.save or compress"
+            )
     plan = Plan.load(directory / PLAN)
     tensors = read_tensors(directory / WEIGHTS)
     small = apply(model_factory(), plan)
@@ -104,24 +107,23 @@ def _unique(network: nn.Module) -> dict[str, Tensor]:
 
 def _is_original(model: nn.Module, plan: Plan) -> bool:
     """Return True if the plan can still be applied to `model`, False if it has been."""
-    try:
-        graph = plan.graph if plan.graph is not None else capture_call(
-            model, example.synthesize(plan.inputs), "allow" if plan.mixing == "allow" else "freeze"
-        )  # fmt: skip
-    except Exception:  # an applied network may not even be captured any more; `load` checks every shape
-        return False
+    graph = plan.graph
+    if graph is None:
+        try:
+            graph = capture_call(model, example.synthesize(plan.inputs), mixing_of(plan))
+        except CaptureError:  # a smaller network may not be captured any more; `load` checks every shape
+            return False
     own = {n: tuple(t.shape) for n, t in [*model.named_parameters(), *model.named_buffers()]}
     if graph.fingerprint != plan.fingerprint:
         return False
     if all(own.get(n) == s for n, s in graph.program.shapes.items()):
-        graph_of(model, plan)
         return True
-    kept = graph.keep_list(plan)
-    from billhook.graph.constants import Kept
-
-    masks = Kept(graph.flow, graph.partition, kept)
+    masks = Kept(graph.flow, graph.partition, graph.keep_list(plan))
     for name, shape in graph.program.shapes.items():
-        small = tuple(s if m is None else int(m.sum()) for s, m in zip(shape, masks.tensor(name, len(shape)), strict=True))
+        left = masks.tensor(name, len(shape))
+        small = tuple(s if m is None else int(m.sum()) for s, m in zip(shape, left, strict=True))
         if name in own and own[name] != small:
-            raise PlanError(f"{name} has shape {own[name]}: neither the original's {shape} nor the plan's {small}")
+            raise PlanError(
+                f"{name} has shape {own[name]}: neither the original's {shape} nor the plan's {small}"
+            )
     return False

@@ -6,18 +6,24 @@ the labels of the result: one `Dims` for a tensor, a list of them for several te
 channels with `flow.mix`, and what it costs with `flow.macs`.
 """
 
-from billhook.graph.rules._base import RULES, Call, Flow, rule
-from billhook.graph.rules import (  # noqa: I001  (imported for their rules)
-    attention as _attention,
-    convolution as _convolution,
-    elementwise as _elementwise,
-    indexing as _indexing,
-    linear as _linear,
-    norm as _norm,
-    passing as _passing,
-    reduction as _reduction,
-    reshape as _reshape,
-    spatial as _spatial,
-)
+from __future__ import annotations
 
-__all__ = ["RULES", "Call", "Flow", "rule"]
+from billhook.graph.rules import (
+    attention,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    norm,
+    passing,
+    reduction,
+    reshape,
+    spatial,
+)
+from billhook.graph.rules._base import RULES, Call, Flow, rule
+
+FAMILIES = (
+    attention, convolution, elementwise, indexing, linear, norm, passing, reduction, reshape, spatial,
+)  # fmt: skip
+
+__all__ = ["FAMILIES", "RULES", "Call", "Flow", "rule"]

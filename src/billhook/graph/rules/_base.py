@@ -21,10 +21,13 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for operators by base name ("conv2d" for aten.conv2d.default)."""
+    """Register a rule for operators by base name ("conv2d" for aten.conv2d.default).
+
+    A string may hold several names, separated by spaces.
+    """
 
     def register(function: Rule) -> Rule:
-        for name in names:
+        for name in " ".join(names).split():
             if name in RULES:
                 raise InputError(f"operator {name!r} already has a rule")
             RULES[name] = function
@@ -48,6 +51,7 @@ class Call:
     args: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
+        """Return the argument called `name`."""
         return self.args[name]
 
     def get(self, *names: str) -> Any:
@@ -103,7 +107,7 @@ class Flow:
     mixers: set[fx.Node] = field(default_factory=set)
     mac_terms: list[MacTerm] = field(default_factory=list)
     # Decides which dimension carries the labels where one dimension is split; see `propagate`.
-    carrier: Callable[[Call, Sequence[int], Sequence[int], list[bool]], int] | None = None
+    carrier: Callable[[Call, Sequence[int]], int] | None = None
 
     def dims(self, value: Any) -> Dims:
         """Return the labels of a tensor argument, one entry per dimension."""
@@ -174,7 +178,8 @@ def bind(node: fx.Node) -> Call:
     name = str(target)
     schema = getattr(target, "_schema", None)
     if schema is None:
-        return Call(node, getattr(target, "__name__", name), dict(enumerate(node.args)) | dict(node.kwargs))  # type: ignore[arg-type]
+        plain = {str(i): a for i, a in enumerate(node.args)}
+        return Call(node, getattr(target, "__name__", name), {**plain, **node.kwargs})
     args: dict[str, Any] = {}
     for position, argument in enumerate(schema.arguments):
         if position < len(node.args) and not argument.kwarg_only:
@@ -217,3 +222,28 @@ def as_int(size: Any) -> int:
 def all_fixed(labels: Labels | None) -> bool:
     """Return True if no index of the dimension can leave."""
     return labels is None or bool((labels == FIXED).all())
+
+
+def no_channels(node: fx.Node) -> Dims:
+    """Return labels that say: no dimension of this value carries channels."""
+    return [None] * len(shape_of(node))
+
+
+def several(value: Result | None) -> list[Dims]:
+    """Return the labels of every result of an operator with several, nothing if it has one."""
+    return [d for d in value or () if isinstance(d, list)]
+
+
+def first_of(call: Call, dims: Dims) -> Result:
+    """Return `dims` for the operator's first (or only) result; further results carry no channels."""
+    value = call.node.meta.get("val")
+    if not isinstance(value, (tuple, list)):
+        return dims
+    rest: list[Dims] = [[None] * (v.dim() if isinstance(v, torch.Tensor) else 0) for v in value[1:]]
+    return [dims, *rest]
+
+
+def each_of(call: Call, dims: Dims) -> Result:
+    """Return `dims` for every result of the operator."""
+    value = call.node.meta.get("val")
+    return [list(dims) for _ in value] if isinstance(value, (tuple, list)) else dims

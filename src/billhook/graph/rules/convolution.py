@@ -29,7 +29,9 @@ def convolution(flow: Flow, call: Call) -> Dims:
     kernel = prod(shape_of(weight)[2:])
     batch = prod(shape_of(x)[:channel])
     pixels = prod((shape_of(x) if transposed else call.shape)[channel + 1 :])
-    flow.macs(call, batch * pixels * kernel * (1 if axes[0] is not None else shape_of(weight)[0]), axes[0], axes[1])
+    flow.macs(
+        call, batch * pixels * kernel * (1 if axes[0] is not None else shape_of(weight)[0]), axes[0], axes[1]
+    )
     if groups == 1:
         source, out = (axes[0], axes[1]) if transposed else (axes[1], axes[0])
         flow.unify(call, dims[channel], source)
@@ -47,7 +49,13 @@ def convolution(flow: Flow, call: Call) -> Dims:
 
 
 def _grouped(
-    flow: Flow, call: Call, x: Labels | None, first: Labels | None, second: Labels | None, groups: int, transposed: bool
+    flow: Flow,
+    call: Call,
+    x: Labels | None,
+    first: Labels | None,
+    second: Labels | None,
+    groups: int,
+    transposed: bool,
 ) -> Labels | None:
     """Tie the channels of a grouped convolution; return the labels of its output."""
     weight = call["weight"]
@@ -83,4 +91,3 @@ def _grouped(
 def _whole_groups(call: Call, groups: int, transposed: bool) -> bool:
     shape = shape_of(call["weight"])
     return groups >= min(shape[0] // groups, shape[1])
-

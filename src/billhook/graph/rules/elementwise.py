@@ -11,15 +11,14 @@ from billhook.graph.rules._base import Call, Flow, rule, shape_of
 
 
 @rule(
-    "add", "sub", "rsub", "mul", "div", "true_divide", "floor_divide", "remainder", "fmod", "pow", "maximum", "minimum",
-    "relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "log_sigmoid",
-    "hardsigmoid", "hardswish", "hardtanh", "tanh", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink",
-    "threshold", "clamp", "clamp_min", "clamp_max", "clip", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10",
-    "sqrt", "rsqrt", "reciprocal", "abs", "neg", "negative", "sign", "square", "sin", "cos", "erf", "floor", "ceil",
-    "round", "trunc", "where", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
-    "logical_not", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_not", "isnan", "isinf", "nan_to_num", "lerp",
-    "addcmul", "addcdiv", "copy", "fake_quantize_per_tensor_affine", "atan2", "hypot", "softmax_backward",
-)  # fmt: skip
+    "add sub rsub mul div true_divide floor_divide remainder fmod pow maximum minimum relu relu6 "
+    "leaky_relu rrelu elu selu celu gelu silu mish sigmoid log_sigmoid hardsigmoid hardswish hardtanh "
+    "tanh softplus softsign softshrink hardshrink tanhshrink threshold clamp clamp_min clamp_max clip "
+    "exp exp2 expm1 log log1p log2 log10 sqrt rsqrt reciprocal abs neg negative sign square sin cos "
+    "erf floor ceil round trunc where masked_fill eq ne lt le gt ge logical_and logical_or "
+    "logical_not logical_xor bitwise_and bitwise_or bitwise_not isnan isinf nan_to_num lerp addcmul "
+    "addcdiv copy fake_quantize_per_tensor_affine atan2 hypot softmax_backward"
+)
 def elementwise(flow: Flow, call: Call) -> Dims:
     """Dimensions are aligned from the right; equal sizes unify, size 1 is spread."""
     return join(flow, call, call.operands)

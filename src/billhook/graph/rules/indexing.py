@@ -56,7 +56,16 @@ def stack(flow: Flow, call: Call) -> Dims:
     return dims
 
 
-@rule("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "hsplit")
+@rule(
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "tensor_split",
+    "unsafe_split",
+    "unsafe_chunk",
+    "unsafe_split_with_sizes",
+    "hsplit",
+)
 def split(flow: Flow, call: Call) -> list[Dims]:
     """Each part keeps its labels.
 
@@ -118,7 +127,9 @@ def slice_of(call: Call, size: int) -> slice:
         start = as_int(call["start"]) % max(size, 1)
         return slice(start, start + as_int(call["length"]))
     start, end = call["start"], call["end"]
-    bounds = slice(None if start is None else as_int(start), None if end is None else as_int(end), as_int(call["step"]))
+    bounds = slice(
+        None if start is None else as_int(start), None if end is None else as_int(end), as_int(call["step"])
+    )
     return slice(*bounds.indices(size))
 
 

@@ -7,7 +7,7 @@ from math import prod
 from torch import fx
 
 from billhook.graph.labels import Dims, Labels
-from billhook.graph.rules._base import Call, Flow, rule, shape_of
+from billhook.graph.rules._base import Call, Flow, no_channels, rule, shape_of
 
 
 @rule("linear")
@@ -111,9 +111,9 @@ def einsum(flow: Flow, call: Call) -> Dims:
     operands = list(call["tensors"])
     if "." in equation:
         for operand in operands:
-            for labels in flow.dims(operand):
-                flow.freeze(call, labels, "einsum with an ellipsis")
-        return [None] * len(call.shape)
+            for axis in flow.dims(operand):
+                flow.freeze(call, axis, "einsum with an ellipsis")
+        return no_channels(call.node)
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
     letters = sorted({c for t in terms for c in t})
@@ -132,9 +132,11 @@ def einsum(flow: Flow, call: Call) -> Dims:
             if labels.get(letter) is None or sizes[letter] < size:
                 labels[letter] = own
             sizes[letter] = max(size, sizes.get(letter, 1))
-            flow.role(operand, dim, "in" if letter not in right else ("out" if left.count(letter) == 1 else "through"))
             if letter not in right:
+                flow.role(operand, dim, "in")
                 flow.contract(call, operand, dim)
+            else:
+                flow.role(operand, dim, "out" if left.count(letter) == 1 else "through")
     constant = prod(sizes[c] for c in letters if labels[c] is None)
     flow.macs(call, constant, *(labels[c] for c in letters))
     return [labels[c] for c in right]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from billhook.graph.labels import Dims
-from billhook.graph.rules._base import Call, Flow, Result, rule, shape_of
+from billhook.graph.rules._base import Call, Flow, Result, first_of, rule, shape_of
 
 
 def _follow(flow: Flow, call: Call, tensor: Any, dims: Dims) -> None:
@@ -17,8 +17,10 @@ def _follow(flow: Flow, call: Call, tensor: Any, dims: Dims) -> None:
         flow.role(tensor, axis, "through")
 
 
-@rule("batch_norm", "instance_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
-      "_native_batch_norm_legit", "_batch_norm_with_update_functional", "_batch_norm_no_update")  # fmt: skip
+@rule(
+    "batch_norm instance_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "_native_batch_norm_legit _batch_norm_with_update_functional _batch_norm_no_update"
+)
 def per_channel(flow: Flow, call: Call) -> Result:
     """Batch and instance norm treat each channel (dimension 1) alone."""
     x = call.get("input", "self")
@@ -30,8 +32,7 @@ def per_channel(flow: Flow, call: Call) -> Result:
         for i, labels in enumerate(dims):
             if i != 1:
                 flow.mix(call, labels, "statistics are taken over this dimension")
-    outputs = call.node.meta.get("val")
-    return [dims, *[[None]] * (len(outputs) - 1)] if isinstance(outputs, (tuple, list)) else dims
+    return first_of(call, dims)
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -45,8 +46,7 @@ def across_trailing(flow: Flow, call: Call) -> Result:
     for name in ("weight", "bias"):
         if name in call.args:
             _follow(flow, call, call[name], dims[len(dims) - count :])
-    outputs = call.node.meta.get("val")
-    return [dims, *[[None] * len(dims)] * (len(outputs) - 1)] if isinstance(outputs, (tuple, list)) else dims
+    return first_of(call, dims)
 
 
 @rule("group_norm", "native_group_norm")
@@ -66,7 +66,7 @@ def across_group(flow: Flow, call: Call) -> Result:
         flow.mix(call, labels, "group norm takes statistics over this dimension")
     for name in ("weight", "bias"):
         _follow(flow, call, call[name], [channels])
-    return [dims, [None, None], [None, None]] if call.name.startswith("native") else dims
+    return first_of(call, dims)
 
 
 @rule("_weight_norm", "_weight_norm_interface")

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from billhook.graph.labels import Dims
-from billhook.graph.rules._base import Call, Flow, Result, rule
+from billhook.graph.rules._base import Call, Flow, Result, each_of, rule
 
 _SUMS = ("sum", "linalg_vector_norm", "norm", "nansum")  # a zero adds nothing to them
 
 
 @rule(
-    "sum", "mean", "nansum", "amax", "amin", "max", "min", "argmax", "argmin", "std", "var", "var_mean", "std_mean",
-    "prod", "logsumexp", "norm", "linalg_vector_norm", "any", "all", "median", "count_nonzero",
-)  # fmt: skip
+    "sum mean nansum amax amin max min argmax argmin std var var_mean std_mean prod logsumexp norm "
+    "linalg_vector_norm any all median count_nonzero"
+)
 def reduction(flow: Flow, call: Call) -> Result:
     """Sums consume the channels they run over; all other reductions mix them."""
     operand = call.operands[0]
@@ -33,12 +33,13 @@ def reduction(flow: Flow, call: Call) -> Result:
         else:
             flow.mix(call, dims[i], f"{call.name} mixes channels")
     left: Dims = [None if i in reduced else d for i, d in enumerate(dims) if keepdim or i not in reduced]
-    outputs = call.node.meta.get("val")
-    return [left] * len(outputs) if isinstance(outputs, (tuple, list)) else left
+    return each_of(call, left)
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "softmin", "cumsum", "cumprod", "sort", "topk",
-      "cummax", "cummin", "logcumsumexp")  # fmt: skip
+@rule(
+    "softmax _softmax log_softmax _log_softmax _safe_softmax softmin cumsum cumprod sort topk cummax "
+    "cummin logcumsumexp"
+)
 def along(flow: Flow, call: Call) -> Result:
     """Softmax, sorting and running sums mix what they run over."""
     dims = flow.dims(call.operands[0])
@@ -49,8 +50,7 @@ def along(flow: Flow, call: Call) -> Result:
         else:
             flow.freeze(call, dims[dim], f"{call.name} mixes channels")
             dims[dim] = None
-    outputs = call.node.meta.get("val")
-    return [dims] * len(outputs) if isinstance(outputs, (tuple, list)) else dims
+    return each_of(call, dims)
 
 
 def _dims(dim: Any, rank: int) -> set[int]:

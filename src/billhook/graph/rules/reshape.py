@@ -18,9 +18,9 @@ Block = tuple[list[int], list[int]]  # input dimensions, output dimensions with 
 
 
 @rule(
-    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel",
-    "_reshape_alias", "view_copy", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_copy",
-)  # fmt: skip
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze view_as reshape_as ravel "
+    "_reshape_alias view_copy atleast_1d atleast_2d atleast_3d squeeze_copy"
+)
 def reshape(flow: Flow, call: Call) -> Dims:
     """Match input and output dimensions in blocks of equal size and treat each block alone."""
     x = call.operands[0]
@@ -88,7 +88,9 @@ def _flatten(labels: Labels | None, at: int, sources: list[int], shape: Sequence
     return np.broadcast_to(labels.reshape(view), [shape[i] for i in sources]).reshape(-1)
 
 
-def _split(flow: Flow, call: Call, flat: Labels, targets: list[int], shape: Sequence[int]) -> tuple[int, Labels]:
+def _split(
+    flow: Flow, call: Call, flat: Labels, targets: list[int], shape: Sequence[int]
+) -> tuple[int, Labels]:
     """Return which output dimension carries the labels and what they are; tie what must be tied."""
     grid = flat.reshape([shape[t] for t in targets])
     rows = [np.moveaxis(grid, k, 0).reshape(grid.shape[k], -1) for k in range(len(targets))]
@@ -100,8 +102,10 @@ def _split(flow: Flow, call: Call, flat: Labels, targets: list[int], shape: Sequ
     return targets[k], rows[k][:, 0]
 
 
-@rule("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT", "adjoint", "matrix_H",
-      "permute_copy", "transpose_copy")  # fmt: skip
+@rule(
+    "permute transpose t movedim moveaxis swapaxes swapdims numpy_T mT adjoint matrix_H permute_copy "
+    "transpose_copy"
+)
 def permute(flow: Flow, call: Call) -> Dims:
     """Labels move with their dimensions."""
     x = call.operands[0]
@@ -115,7 +119,9 @@ def order(call: Call, rank: int) -> list[int]:
     if call.name.startswith("permute"):
         return [int(d) % rank for d in call["dims"]]
     if call.name in ("movedim", "moveaxis"):
-        source, target = ([d] if isinstance(d, int) else list(d) for d in (call["source"], call["destination"]))
+        source, target = (
+            [d] if isinstance(d, int) else list(d) for d in (call["source"], call["destination"])
+        )
         source, target = [d % rank for d in source], [d % rank for d in target]
         rest = iter([a for a in axes if a not in source])
         placed = dict(zip(target, source, strict=True))

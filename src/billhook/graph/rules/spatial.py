@@ -5,15 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from billhook.graph.labels import Dims
-from billhook.graph.rules._base import Call, Flow, Result, rule, shape_of
+from billhook.graph.rules._base import Call, Flow, Result, each_of, rule, shape_of
 
-_POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max", "lp") for n in (1, 2, 3)]
-_SIZES = [f"upsample_{m}" for m in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d")]
-_EXACT = [f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)] + ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"]
+_POOLS = [
+    f"{kind}_pool{n}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max", "lp") for n in (1, 2, 3)
+]
+_SIZES = [
+    f"upsample_{m}"
+    for m in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d")
+]
+_EXACT = [f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)] + [
+    "_upsample_bilinear2d_aa",
+    "_upsample_bicubic2d_aa",
+]
 
 
-@rule(*_POOLS, *_SIZES, *_EXACT, "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d_with_indices",
-      "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "mkldnn_max_pool2d", "fractional_max_pool2d", "unfold_copy")  # fmt: skip
+@rule(
+    *_POOLS,
+    *_SIZES,
+    *_EXACT,
+    "max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices _adaptive_avg_pool2d "
+    "_adaptive_avg_pool3d mkldnn_max_pool2d fractional_max_pool2d unfold_copy",
+)
 def per_plane(flow: Flow, call: Call) -> Result:
     """Works inside the trailing 1, 2 or 3 dimensions; channels pass."""
     rank = next(int(n) for n in "123" if f"{n}d" in call.name)
@@ -21,17 +34,20 @@ def per_plane(flow: Flow, call: Call) -> Result:
     for labels in dims[len(dims) - rank :]:
         flow.freeze(call, labels, f"{call.name} runs over this dimension")
     result: Dims = [*dims[: len(dims) - rank], *[None] * rank]
-    outputs = call.node.meta.get("val")
-    return [result] * len(outputs) if isinstance(outputs, (tuple, list)) else result
+    return each_of(call, result)
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-      "replication_pad2d", "replication_pad3d")  # fmt: skip
+@rule(
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+    "replication_pad2d replication_pad3d"
+)
 def padding(flow: Flow, call: Call) -> Dims:
     """Constant channels put before or after others get labels of their own: they can leave, too."""
     dims = flow.dims(call.operands[0])
     amounts = [int(a) for a in call.get("pad", "padding")]
-    constant = call.name == "constant_pad_nd" or (call.name == "pad" and call.get("mode") in (None, "constant"))
+    constant = call.name == "constant_pad_nd" or (
+        call.name == "pad" and call.get("mode") in (None, "constant")
+    )
     for position in range(len(amounts) // 2):
         before, after = amounts[2 * position : 2 * position + 2]
         at = len(dims) - 1 - position
@@ -43,9 +59,7 @@ def padding(flow: Flow, call: Call) -> Dims:
             dims[at] = None
             continue
         labels = labels[max(-before, 0) : len(labels) - max(-after, 0)]
-        dims[at] = np.concatenate(
-            (flow.store.fresh(max(before, 0)), labels, flow.store.fresh(max(after, 0)))
-        )
+        dims[at] = np.concatenate((flow.store.fresh(max(before, 0)), labels, flow.store.fresh(max(after, 0))))
     return dims
 
 
@@ -110,4 +124,8 @@ def grid(flow: Flow, call: Call) -> Dims:
     for operand in call.operands[1:]:
         for labels in flow.dims(operand):
             flow.freeze(call, labels, "holds coordinates")
-    return [*dims[:2], *[None] * (len(call.shape) - 2)] if call.name != "affine_grid_generator" else [None] * len(call.shape)
+    return (
+        [*dims[:2], *[None] * (len(call.shape) - 2)]
+        if call.name != "affine_grid_generator"
+        else [None] * len(call.shape)
+    )

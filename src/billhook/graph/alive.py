@@ -1,0 +1,36 @@
+"""Random weights under which every layer matters.
+
+Two networks that must be the same function are compared with them: with a network's own weights a comparison
+can be empty, because heads, residual branches or layer scales often start at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+def alive_weights(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return a random tensor for every floating-point one, scaled so that activations neither die nor grow.
+
+    Matrices and kernels are normal with variance 2 ÷ fan-in, variances and scales lie in 0.5–1.5, shifts are
+    small. The global random state is not touched.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            continue
+        shape, leaf = tuple(tensor.shape), name.rsplit(".", 1)[-1]
+        wide = [s for s in shape if s > 1]
+        if leaf in ("bias", "running_mean") or leaf.endswith("_bias"):
+            value = 0.1 * torch.randn(shape, generator=generator)
+        elif len(wide) < 2:
+            value = 0.5 + torch.rand(shape, generator=generator)
+        else:
+            value = torch.randn(shape, generator=generator) * (2 / prod(shape[1:])) ** 0.5
+        result[name] = value.to(tensor.dtype).to(tensor.device)
+    return result
