@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 
 from billhook.errors import InputError
 
@@ -39,20 +41,25 @@ def parse_ratio(text: str) -> float | None:
 
 def format_count(value: float) -> str:
     """Return e.g. "4.09 G", "25.6 M", "930"."""
-    for scale, suffix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g}{suffix}"
-    return f"{value:.4g}"
+    return _scaled(value, ((1, ""), (1e3, " k"), (1e6, " M"), (1e9, " G"), (1e12, " T")))
 
 
 def format_bytes(value: float) -> str:
-    """Return e.g. "102 MB", "1.2 kB"."""
-    return f"{format_count(value)}B" if abs(value) >= 1e3 else f"{value:.0f} B"
+    """Return e.g. "102 MB", "1.20 kB", "930 B"."""
+    return _scaled(value, ((1, " B"), (1e3, " kB"), (1e6, " MB"), (1e9, " GB"), (1e12, " TB")))
 
 
 def format_seconds(value: float) -> str:
-    """Return e.g. "8.12 ms", "1.3 s", "640 µs"."""
-    for scale, suffix in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {suffix}"
-    return f"{value / 1e-9:.3g} ns"
+    """Return e.g. "8.12 ms", "1.30 s", "640 µs"."""
+    return _scaled(value, ((1e-9, " ns"), (1e-6, " µs"), (1e-3, " ms"), (1, " s")))
+
+
+def _scaled(value: float, scales: Sequence[tuple[float, str]]) -> str:
+    """Return `value` with three significant digits in the largest unit that keeps it at 1 or above."""
+    # 999.6 would be written as 1000: such values belong to the next unit already.
+    scale, suffix = next((s for s in reversed(scales) if abs(value) >= 0.9995 * s[0]), scales[0])
+    number = value / scale
+    if scale == 1 and number == round(number):
+        return f"{number:.0f}{suffix}"
+    digits = max(0, 2 - math.floor(math.log10(abs(number) * 1.0005))) if number else 0
+    return f"{number:.{digits}f}{suffix}"

@@ -90,18 +90,24 @@ class Budget:
         return f"Budget({', '.join(f'{m}={v!r}' for m, v in self.to_dict().items())})"
 
     def __str__(self) -> str:
-        write = {"count": format_count, "bytes": format_bytes, "seconds": format_seconds}
         parts = [
-            f"{m} ≤ {b.value:.0%}" if b.relative else f"{m} ≤ {write[METRICS[m]](b.value)}"
+            f"{m} ≤ {b.value:.0%}" if b.relative else f"{m} ≤ {format_value(m, b.value)}"
             for m, b in self._bounds.items()
         ]
         return ", ".join(parts)
 
 
+def format_value(metric: str, value: float) -> str:
+    """Return a value of `metric`, in base units, as people read it: "1.2 M", "2 MB", "8 ms"."""
+    write = {"count": format_count, "bytes": format_bytes, "seconds": format_seconds}
+    return write[METRICS[metric]](value)
+
+
 def _bound(metric: str, value: float | str) -> Bound:
     if isinstance(value, str):
         ratio = parse_ratio(value)
-        bound = Bound(ratio, True) if ratio is not None else Bound(parse_quantity(value, METRICS[metric]), False)
+        relative = ratio is not None
+        bound = Bound(ratio if ratio is not None else parse_quantity(value, METRICS[metric]), relative)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         # Latencies below one second are the rule, so a bare number up to 1 is always a fraction.
         bound = Bound(float(value), value <= 1)

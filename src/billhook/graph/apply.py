@@ -122,7 +122,9 @@ def _own_module(
 def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNetwork) -> ExportedNetwork:
     """Return the exported network, for any batch size where the network allows it."""
     try:
-        free = capture_call(model, graph.call, graph.mixing, dynamic_batch=True)
+        if "free batch" not in graph.variants:
+            graph.variants["free batch"] = capture_call(model, graph.call, graph.mixing, dynamic_batch=True)
+        free = graph.variants["free batch"]
         if free.fingerprint != graph.fingerprint:
             raise CaptureError("groups differ when the batch size is free")
         kept = Kept(free.flow, free.partition, free.keep_list(plan))

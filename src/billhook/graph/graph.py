@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,7 @@ class Graph:
         partition: Groups, and the group and unit of every label.
         call: The example inputs as (args, kwargs).
         structure: Token of the module's structure at capture, to notice a changed model.
+        variants: The same network captured otherwise ("free batch"), made when first needed.
     """
 
     program: Program
@@ -44,6 +45,7 @@ class Graph:
     partition: Partition
     call: Call
     structure: str
+    variants: dict[str, Graph] = field(default_factory=dict)
 
     @property
     def groups(self) -> Groups:

@@ -1,1 +1,31 @@
-"""TODO."""
+"""Training, fine-tuning and distillation, with callbacks that can decide a plan."""
+
+from __future__ import annotations
+
+from billhook.train.batches import Batches, IterableBatches, as_batches
+from billhook.train.batchnorm import recalibrate_batchnorm
+from billhook.train.callbacks import Callback, CallbackDriver, StepContext
+from billhook.train.config import FitConfig
+from billhook.train.divergence import DivergedError
+from billhook.train.evaluate import evaluate
+from billhook.train.fit import fit
+from billhook.train.result import EpochRecord, EvalResult, FitResult
+from billhook.train.schedule import learning_rate
+
+__all__ = [
+    "Batches",
+    "Callback",
+    "CallbackDriver",
+    "DivergedError",
+    "EpochRecord",
+    "EvalResult",
+    "FitConfig",
+    "FitResult",
+    "IterableBatches",
+    "StepContext",
+    "as_batches",
+    "evaluate",
+    "fit",
+    "learning_rate",
+    "recalibrate_batchnorm",
+]

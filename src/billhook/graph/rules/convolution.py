@@ -90,4 +90,4 @@ def _grouped(
 
 def _whole_groups(call: Call, groups: int, transposed: bool) -> bool:
     shape = shape_of(call["weight"])
-    return groups >= min(shape[0] // groups, shape[1])
+    return groups > min(shape[0] // groups, shape[1])

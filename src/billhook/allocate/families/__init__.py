@@ -1,0 +1,1 @@
+"""The allocators. One file is one allocator."""

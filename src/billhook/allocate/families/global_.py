@@ -1,0 +1,50 @@
+"""One threshold for all groups, on normalised scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from billhook.allocate.allocator import Allocator, Floats
+from billhook.options import Number, OneOf, option
+from billhook.registry import Info
+
+INFO = Info("one threshold for all groups, on normalised scores")
+
+
+@dataclass(frozen=True)
+class Global(Allocator):
+    """The best fraction t of all units of the network stays, wherever they are.
+
+    Scores of different groups have different scales, so each group is divided by its own mean first. A
+    group of equals then sits at 1, and units leave where scores are uneven.
+    """
+
+    normalize: str = option("mean", OneOf("mean", "max", "none"), "what scores of a group are divided by")
+    floor: float = option(0.25, Number(0, 1), "no group keeps less than this fraction of its uniform share")
+
+    def wanted(self, scores: Sequence[Floats], amounts: Floats) -> Floats:
+        """Return how many of each group's units are among the best t of all: [amounts, groups]."""
+        sizes = np.array([len(s) for s in scores])
+        pooled = np.concatenate([normalized(s, self.normalize) for s in scores])
+        ranks = np.empty(len(pooled), dtype=np.int64)
+        ranks[np.argsort(-pooled, kind="stable")] = np.arange(len(pooled))
+        own = np.split(ranks, np.cumsum(sizes)[:-1])
+        kept = np.rint(amounts * len(pooled))
+        best = np.stack([np.searchsorted(np.sort(r), kept) for r in own], axis=1)
+        return np.maximum(best, np.outer(amounts * self.floor, sizes))
+
+
+def normalized(scores: Floats, by: str) -> Floats:
+    """Return `scores` divided by the mean or the maximum of their absolute values.
+
+    Scores that are all zero stay zero: every unit of such a group leaves before any other.
+    """
+    size = np.abs(scores)
+    scale = {"mean": size.mean(), "max": size.max(), "none": 1.0}[by]
+    return scores / scale if scale > 0 else scores
+
+
+ENTRY = Global

@@ -1,0 +1,77 @@
+"""`Path`: all widths an allocator passes through between the smallest and the full network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from billhook.allocate.allocator import Allocator, Floats
+from billhook.allocate.rounding import Counts, allowed_counts, keep_best, nearest
+from billhook.graph.groups import ChannelGroup
+
+KEYS: dict[str, str] = {"macs": "macs", "params": "params", "size": "bytes"}  # metric of a budget → of a cost
+
+
+class Costs(Protocol):
+    """Costs of many plans at once; see `billhook.graph.CostModel`."""
+
+    @property
+    def group_ids(self) -> tuple[str, ...]:
+        """Ids of the prunable groups: the columns of `counts`."""
+
+    @property
+    def sizes(self) -> Counts:
+        """Their full sizes: [groups]."""
+
+    def evaluate(self, counts: Counts, *, metrics: Sequence[str]) -> Mapping[str, Floats]:
+        """Return each metric for every row of kept counts: [plans]."""
+
+
+class Path:
+    """Widths as a function of one amount t, each a number of units the runtime likes.
+
+    Args:
+        groups: Groups that may shrink; all others keep their size.
+        scores: Per group, in the same order, one score per unit.
+        allocator: What shares the width out.
+        costs: Costs of plans; knows `groups` and maybe more.
+        multiple: Preferred divisor for a number of channels.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ChannelGroup],
+        scores: Sequence[Floats],
+        allocator: Allocator,
+        costs: Costs,
+        multiple: Callable[[int], int],
+    ) -> None:
+        self.groups = tuple(groups)
+        self.scores = [np.asarray(s, dtype=np.float64) for s in scores]
+        self.allowed = [allowed_counts(g.size, g.width, multiple(g.size * g.width)) for g in groups]
+        self._allocator, self._costs = allocator, costs
+        columns = {name: i for i, name in enumerate(costs.group_ids)}
+        self._columns = [columns[g.id] for g in groups]
+
+    def counts(self, amounts: npt.ArrayLike) -> Counts:
+        """Return the units that stay: [amounts, groups]; rows grow with the amount, up to full at 1."""
+        amounts = np.atleast_1d(np.asarray(amounts, dtype=np.float64))
+        if not self.groups:
+            return np.empty((len(amounts), 0), dtype=np.int64)
+        wanted = self._allocator.wanted(self.scores, amounts)
+        return np.stack([nearest(w, a) for w, a in zip(wanted.T, self.allowed, strict=True)], axis=1)
+
+    def cost(self, counts: Counts, metrics: Sequence[str]) -> dict[str, Floats]:
+        """Return {metric: [rows]} for rows of counts."""
+        rows = np.tile(np.asarray(self._costs.sizes, dtype=np.int64), (len(counts), 1))
+        rows[:, self._columns] = counts
+        found = self._costs.evaluate(rows, metrics=tuple(KEYS[m] for m in metrics))
+        return {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in metrics}
+
+    def keep(self, counts: Counts) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which units stay, per group id, for one row of counts."""
+        chosen = zip(self.groups, self.scores, counts, strict=True)
+        return {g.id: keep_best(s, int(n)) for g, s, n in chosen}

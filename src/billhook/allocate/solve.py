@@ -1,0 +1,140 @@
+"""`solve`: from scores and a budget to the units that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from billhook.allocate.allocator import Allocator, Floats
+from billhook.allocate.budget import Bound, Budget, format_value
+from billhook.allocate.formula import Limits, fill, largest_amount, within
+from billhook.allocate.latency import LatencySample, search
+from billhook.allocate.path import KEYS, Costs, Path
+from billhook.allocate.rounding import Counts
+from billhook.errors import BudgetError, InputError
+from billhook.graph.groups import ChannelGroup
+
+Keeps = Mapping[str, npt.NDArray[np.bool_]]
+MeasureLatency = Callable[[Keeps, bool], LatencySample]
+
+_RUNGS = 513  # widths a latency search chooses from; neighbours differ by less than timing can tell
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What was decided, and how close it comes to the budget.
+
+    Attributes:
+        keep: Per group id, which units stay.
+        original: Cost of the full network, per metric of the budget, in base units.
+        reached: The same, of the decision.
+        limits: The bounds in base units.
+        measured: How many networks a latency bound took to measure.
+    """
+
+    keep: Keeps
+    original: Mapping[str, float]
+    reached: Mapping[str, float]
+    limits: Mapping[str, float]
+    measured: int = 0
+
+
+def solve(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[str, Floats],
+    allocator: Allocator,
+    costs: Costs,
+    budget: Budget,
+    *,
+    multiple: Callable[[int], int],
+    latency: MeasureLatency | None = None,
+) -> Allocation:
+    """Return the widest network on the allocator's path that meets `budget`.
+
+    Bounds on MACs, parameters and size are never exceeded; single groups are grown a little further than the
+    allocator says where rounding leaves room. A latency bound is met by measuring at most eight networks.
+
+    Args:
+        groups: Groups that may shrink; all others keep their size.
+        scores: Per group id, one score per unit; higher = keep.
+        allocator: How width is shared out.
+        costs: Cost formulas of the network.
+        budget: Bounds that must all hold.
+        multiple: Preferred divisor for a number of channels. A group keeps a multiple of it, or everything.
+        latency: Times a network in turns with the original; thoroughly, if its second argument is True.
+            Needed for a latency bound only.
+    Raises:
+        BudgetError: if even the smallest allowed widths miss a bound; `reachable` holds what they reach.
+        InputError: for a latency bound without `latency`.
+    """
+    path = Path(groups, [scores[g.id] for g in groups], allocator, costs, multiple)
+    bounds = dict(budget.bounds)
+    timed = bounds.pop("latency", None)
+    if timed is not None and latency is None:
+        raise InputError("a latency bound needs a backend that can time networks")
+    full = path.cost(path.counts(1.0), tuple(KEYS))
+    original = {m: float(full[m][0]) for m in bounds}
+    limits = {m: b.absolute(original[m]) for m, b in bounds.items()}
+    _check_reachable(path, bounds, original, limits)
+    counts = fill(path, largest_amount(path, limits), limits)
+    if timed is None or latency is None:
+        return Allocation(path.keep(counts), original, _reached(path, counts, limits), limits)
+    return _solve_latency(path, counts, Allocation({}, original, {}, limits), timed, latency)
+
+
+def _solve_latency(
+    path: Path, most: Counts, formulas: Allocation, bound: Bound, measure: MeasureLatency
+) -> Allocation:
+    """Return the widest rung up to the widths `most` which meets `bound`."""
+    rungs = path.counts(np.linspace(0.0, 1.0, _RUNGS))
+    rungs = np.concatenate([rungs[(rungs <= most).all(axis=1)], most[None]])
+    macs, first = np.unique(path.cost(rungs, ("macs",))["macs"], return_index=True)
+    rungs = rungs[first]
+    work = macs / path.cost(path.counts(1.0), ("macs",))["macs"]
+
+    state = search(work, lambda rung, sure: measure(path.keep(rungs[rung]), sure), bound)
+    rung = state.best()
+    if rung is None:
+        fastest = state.samples[0]
+        raise _unreachable("latency", bound, fastest.original, {"latency": fastest.candidate})
+    sample = state.samples[rung]
+    return Allocation(
+        keep=path.keep(rungs[rung]),
+        original={**formulas.original, "latency": sample.original},
+        reached={**_reached(path, rungs[rung], formulas.limits), "latency": sample.candidate},
+        limits={**formulas.limits, "latency": bound.absolute(sample.original)},
+        measured=len(state.samples),
+    )
+
+
+def _reached(path: Path, counts: Counts, limits: Limits) -> dict[str, float]:
+    return {m: float(v[0]) for m, v in path.cost(counts[None], tuple(limits)).items()}
+
+
+def _check_reachable(
+    path: Path, bounds: Mapping[str, Bound], original: Mapping[str, float], limits: Limits
+) -> None:
+    smallest = path.counts(0.0)
+    if within(path, smallest, limits)[0]:
+        return
+    reachable = _reached(path, smallest[0], limits)
+    missed = [m for m in bounds if reachable[m] > limits[m]]
+    raise _unreachable(missed[0], bounds[missed[0]], original[missed[0]], reachable, empty=not path.groups)
+
+
+def _unreachable(
+    metric: str, bound: Bound, original: float, reachable: Mapping[str, float], *, empty: bool = False
+) -> BudgetError:
+    def show(value: float) -> str:
+        return f"{format_value(metric, value)} ({value / original:.1%} of the original)"
+
+    why = "no group may be pruned, which leaves" if empty else "the smallest allowed widths reach"
+    return BudgetError(
+        f"budget {metric} ≤ {show(bound.absolute(original))} cannot be met: {why} {show(reachable[metric])}. "
+        "Raise the bound, widen the scope, lower round_to, or allow pruning through mixing operators "
+        "(mixing='allow')",
+        dict(reachable),
+    )

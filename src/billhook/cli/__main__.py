@@ -1,0 +1,7 @@
+"""`python -m billhook.cli`."""
+
+from __future__ import annotations
+
+from billhook.cli.app import main
+
+main()

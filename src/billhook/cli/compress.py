@@ -1,0 +1,196 @@
+"""`billhook compress`: a smaller, faster, verified network, from a recipe or from options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from billhook.cli.compress_options import (
+    Allocator,
+    Backend,
+    Batch,
+    Budget,
+    Data,
+    DataDir,
+    Distill,
+    DryRun,
+    Epochs,
+    Lr,
+    Method,
+    Name,
+    Option,
+    Resume,
+    RoundTo,
+    Runs,
+    SaveRecipe,
+    Seed,
+    Target,
+    Threads,
+    Verify,
+)
+from billhook.cli.guard import on_failure
+from billhook.cli.options import (
+    Debug,
+    Exclude,
+    Include,
+    Input,
+    Json,
+    Mixing,
+    ModelArg,
+    Quiet,
+    Weights,
+    changes,
+    key_values,
+)
+from billhook.cli.terminal import Terminal
+from billhook.errors import InputError
+
+if TYPE_CHECKING:
+    from billhook.pipeline import RunDirectory
+    from billhook.recipe import Recipe
+
+
+def compress(
+    ctx: typer.Context,
+    target: Target = None,
+    inputs: Input = [],  # noqa: B006 (typer copies it)
+    model_arg: ModelArg = [],  # noqa: B006
+    weights: Weights = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    batch: Batch = None,
+    budget: Budget = [],  # noqa: B006
+    method: Method = None,
+    option: Option = [],  # noqa: B006
+    allocator: Allocator = None,
+    include: Include = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
+    round_to: RoundTo = None,
+    mixing: Mixing = None,
+    verify: Verify = None,
+    epochs: Epochs = None,
+    lr: Lr = None,
+    distill: Distill = None,
+    backend: Backend = None,
+    threads: Threads = None,
+    seed: Seed = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    dry_run: DryRun = False,
+    save_recipe: SaveRecipe = None,
+    resume: Resume = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compress a network to a budget: prune, verify, fine-tune, export, measure."""
+    from billhook.recipe import from_target, save
+
+    terminal = Terminal(as_json, quiet)
+    given = changes(
+        {
+            ("name",): ("--name", name),
+            ("seed",): ("--seed", seed),
+            ("model", "input"): ("--input", inputs),
+            **key_values(("model", "args"), "--model-arg", model_arg),
+            ("model", "weights"): ("--weights", weights),
+            ("data", "name"): ("--data", data),
+            ("data", "dir"): ("--data-dir", data_dir),
+            ("data", "batch"): ("--batch", batch),
+            ("budget",): ("--budget", _bounds(budget) or None),
+            ("prune", "method"): ("--method", method),
+            **key_values(("prune", "options"), "--option", option),
+            ("prune", "allocator"): ("--allocator", allocator),
+            ("prune", "include"): ("--include", include),
+            ("prune", "exclude"): ("--exclude", exclude),
+            ("prune", "round_to"): ("--round-to", round_to),
+            ("prune", "mixing"): ("--mixing", mixing),
+            ("prune", "verify"): ("--verify", verify),
+            ("finetune", "epochs"): ("--epochs", epochs),
+            ("finetune", "lr"): ("--lr", lr),
+            ("finetune", "distill"): ("--distill", distill),
+            ("export", "backend"): ("--backend", backend),
+            ("measure", "threads"): ("--threads", threads),
+        }
+    )
+    if resume is not None:
+        if target is not None or given or dry_run or save_recipe is not None:
+            raise InputError(
+                "--resume continues the run as it was begun: leave the other options and MODEL out"
+            )
+        _resume(ctx, terminal, resume)
+        return
+    if target is None:
+        raise InputError("what shall be compressed? Give a network, a recipe file, or --resume RUN")
+    recipe = from_target(target, given)
+    if save_recipe is not None:
+        save(recipe, save_recipe)
+        terminal.say(f"recipe: {save_recipe}")
+        if not dry_run:
+            terminal.data({"recipe": str(save_recipe)})
+            return
+    if dry_run:
+        _preview(terminal, recipe)
+        return
+    _begin(ctx, terminal, recipe, runs)
+
+
+def _bounds(texts: list[str]) -> dict[str, str]:
+    bounds: dict[str, str] = {}
+    for text in ",".join(texts).split(","):
+        metric, equals, bound = (part.strip() for part in text.partition("="))
+        if not equals and text.strip():
+            raise InputError(f"--budget {text!r}: write METRIC=BOUND, e.g. latency=0.5")
+        if metric:
+            bounds[metric] = bound
+    return bounds
+
+
+def _preview(terminal: Terminal, recipe: Recipe) -> None:
+    from billhook.pipeline import preview
+    from billhook.report import cost_table, groups_table
+
+    decision = preview(recipe)
+    groups = groups_table(decision.groups, kept=decision.plan.counts)
+    terminal.data(decision.to_dict(), groups, "", cost_table(decision.before, decision.after))
+
+
+def _begin(ctx: typer.Context, terminal: Terminal, recipe: Recipe, runs: Path) -> None:
+    from billhook.pipeline import begin
+
+    directory = begin(recipe, runs)
+    terminal.say(f"run: {directory.path}")
+    _carry_out(ctx, terminal, directory)
+
+
+def _resume(ctx: typer.Context, terminal: Terminal, path: Path) -> None:
+    from billhook.pipeline import RunDirectory
+
+    _carry_out(ctx, terminal, RunDirectory.open(path))
+
+
+def _carry_out(ctx: typer.Context, terminal: Terminal, directory: RunDirectory) -> None:
+    from billhook.pipeline import Options, carry_out
+    from billhook.report import terminal_report, write_html
+    from billhook.run_record import Run
+
+    on_failure(
+        ctx, f"what is done so far is kept; continue with: billhook compress --resume {directory.path}"
+    )
+
+    def write_report(path: Path) -> None:
+        write_html([Run.load(path)], path / "report.html")
+
+    options = Options(listen=terminal.show, bars=not terminal.quiet, write_report=write_report)
+    results = carry_out(directory, options)
+    report = directory.file("report.html")
+    data = {
+        "run": str(directory.path),
+        "report": str(report) if report.is_file() else None,
+        **results.to_dict(),
+    }
+    terminal.data(data, terminal_report([Run.load(directory.path)]))
+    if report.is_file():
+        terminal.say(f"report: {report}")

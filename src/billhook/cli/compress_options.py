@@ -1,0 +1,77 @@
+"""The options of `billhook compress` alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL|RECIPE.toml",
+        help="A network (see `billhook inspect --help`) or a recipe file, which other options override.",
+        show_default=False,
+    ),
+]
+Data = Annotated[str | None, typer.Option("--data", metavar="NAME", help="Data set, e.g. fashion-mnist.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where its files are.")]
+Batch = Annotated[int | None, typer.Option("--batch", metavar="N", help="Batch size of training.")]
+Budget = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        metavar="METRIC=BOUND",
+        help="Upper bound, e.g. latency=0.5, latency=8ms, macs=50%, size=2MB. Repeat for several.",
+    ),
+]
+Method = Annotated[str | None, typer.Option("--method", metavar="NAME", help="See `billhook methods`.")]
+Option = Annotated[
+    list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the method. Repeat for several.")
+]
+Allocator = Annotated[
+    str | None, typer.Option("--allocator", metavar="NAME", help="How width is shared out between layers.")
+]
+RoundTo = Annotated[
+    int | None,
+    typer.Option(
+        "--round-to", metavar="N", help="Keep multiples of N channels; by default what the runtime likes."
+    ),
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Prove that removing channels equals silencing them.",
+        show_default="--verify",
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", help="Epochs of fine-tuning; 0 for none.", show_default="2"),
+]
+Lr = Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate of fine-tuning.")]
+Distill = Annotated[
+    float | None,
+    typer.Option("--distill", metavar="X", help="Weight of the original's answers in fine-tuning, 0 to 1."),
+]
+Backend = Annotated[
+    str | None, typer.Option("--backend", metavar="NAME", help="Runtime to export for and to measure.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="Threads of the runtime.", show_default="1")
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the run directory.")]
+Runs = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run directories are made.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be removed; write and train nothing.")
+]
+SaveRecipe = Annotated[
+    Path | None,
+    typer.Option("--save-recipe", metavar="FILE", help="Write the recipe that the options make, and stop."),
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted or failed run.")
+]

@@ -1,0 +1,47 @@
+"""`billhook methods`: everything that can be named in a recipe, from the registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from billhook.cli.options import Debug, Json, Quiet
+from billhook.cli.terminal import Terminal
+
+
+def methods(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """List methods, allocators, runtimes, data sets and networks: what can be named in a recipe."""
+    from billhook.report import methods_table
+
+    tables = dict(_tables())
+    shown: list[Any] = []
+    for title, rows in tables.items():
+        shown += [f"{title}:", methods_table([_row(r) for r in rows]), ""]
+    Terminal(as_json, quiet).data(tables, *shown[:-1])
+
+
+def _tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    from dataclasses import asdict
+
+    from billhook.allocate import allocators
+    from billhook.data import datasets
+    from billhook.measure import backends
+    from billhook.methods import capabilities
+    from billhook.models import models
+    from billhook.registry import Registry
+
+    yield "methods", [asdict(row) for row in capabilities()]
+    others: dict[str, Registry[Any]] = {
+        "allocators": allocators,
+        "runtimes": backends,
+        "data sets": datasets,
+        "networks": models,
+    }
+    for title, registry in others.items():
+        infos = [(name, registry.info(name)) for name in registry.names()]
+        yield title, [{"name": n, "title": i.title, "source": i.source, "notes": i.notes} for n, i in infos]
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what fits on a screen; JSON has everything."""
+    return {key: value for key, value in row.items() if key not in ("tests", "notes")}

@@ -1,0 +1,126 @@
+"""The options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from billhook.cli.guard import remember_debug, remember_quiet
+from billhook.errors import InputError
+
+if TYPE_CHECKING:
+    from billhook.recipe import Change
+
+Input = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Shape of an input, e.g. 1x3x224x224, 1x16:int64, mask=1x16:bool. Repeat for several.",
+    ),
+]
+ModelArg = Annotated[
+    list[str],
+    typer.Option(
+        "--model-arg",
+        metavar="KEY=VALUE",
+        help="Argument of the model's callable. Repeat for several.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Trained weights: .safetensors, or .pth (read with weights_only).",
+    ),
+]
+Include = Annotated[
+    list[str],
+    typer.Option(
+        metavar="PATTERN",
+        help="Only touch groups, layers or tensors of this name (* and ? match). Repeat for several.",
+    ),
+]
+Exclude = Annotated[
+    list[str],
+    typer.Option(
+        metavar="PATTERN",
+        help="Leave groups, layers or tensors of this name alone. Repeat for several.",
+    ),
+]
+Mixing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="freeze|allow",
+        help="Channels that pass through layer norms and the like: keep them, or let them leave.",
+        show_default="freeze",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Write JSON on stdout, nothing else.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress.", callback=remember_quiet, is_eager=True)
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        help="On an error, show where in the code it came from.",
+        callback=remember_debug,
+        is_eager=True,
+    ),
+]
+
+
+Given = Mapping[tuple[str, ...], tuple[str, Any]]
+
+
+def changes(given: Given) -> list[Change]:
+    """Return what was given on the command line as changes of a recipe; what was left out changes nothing.
+
+    Args:
+        given: Where in the recipe → name of the option and its value, None or [] if it was left out.
+    """
+    from billhook.recipe import Change
+
+    return [
+        Change(path, str(value) if isinstance(value, Path) else value, option)
+        for path, (option, value) in given.items()
+        if value is not None and value != []
+    ]
+
+
+def key_values(
+    table: tuple[str, ...], option: str, texts: list[str]
+) -> dict[tuple[str, ...], tuple[str, Any]]:
+    """Return {(*table, "width"): (option, 16)} for ["width=16"].
+
+    Values are read as TOML, and as text if they are not TOML.
+
+    Raises:
+        InputError: if one has no "=".
+    """
+    values: dict[tuple[str, ...], tuple[str, Any]] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
+            raise InputError(f"{option} {text!r}: write KEY=VALUE")
+        values[(*table, key)] = f"{option} {key}", _value(value)
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return read["value"] if len(read) == 1 else text

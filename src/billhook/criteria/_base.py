@@ -1,0 +1,92 @@
+"""`Criterion`: what every file of this package implements, and what it may look at."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from billhook.errors import InputError
+from billhook.graph.groups import ChannelGroup
+from billhook.options import Configurable
+
+Loss = Callable[[Any, Any], Tensor]
+Axis = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class ScoreContext:
+    """What a criterion may look at; nothing in it leads back to the model.
+
+    Attributes:
+        tensors: Parameters and buffers by name, detached; not to be written to.
+        seed: Of the criteria that draw.
+        saliency: Per axis of a named tensor, Σ weight · gradient over all other axes, one row per batch:
+            [batches, n]. Empty until a criterion's `prepare` fills it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    seed: int = 0
+    saliency: Mapping[Axis, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: nn.Module, seed: int = 0) -> ScoreContext:
+        """Return the context of `model`; copies nothing."""
+        named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        return cls({name: tensor.detach() for name, tensor in named.items()}, seed)
+
+    def generator(self, group: ChannelGroup) -> torch.Generator:
+        """Return a generator of the group's own, so that scores do not depend on the order of groups."""
+        return torch.Generator().manual_seed(zlib.crc32(group.id.encode()) ^ (self.seed & 0xFFFFFFFF))
+
+
+def cross_entropy(outputs: Any, targets: Any) -> Tensor:
+    """Return the mean cross entropy; the loss of those who give none."""
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        raise InputError(
+            "the default loss takes a tensor of logits and a tensor of classes, not "
+            f"{type(outputs).__name__} and {type(targets).__name__}; give loss=f(outputs, targets)"
+        )
+    return functional.cross_entropy(outputs, targets)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Data a criterion may learn from.
+
+    Attributes:
+        batches: Pairs (inputs, targets); inputs as the model takes them (tensor, tuple or dict).
+        loss: Scalar loss of (outputs, targets).
+    """
+
+    batches: Iterable[Any]
+    loss: Loss = cross_entropy
+
+
+@dataclass(frozen=True)
+class Criterion(Configurable, ABC):
+    """Scores the units of a group; a subclass is a frozen dataclass whose fields are its options."""
+
+    @abstractmethod
+    def score(self, group: ChannelGroup, context: ScoreContext) -> Tensor:
+        """Return [group.size] float32, higher = keep; comparable within the group only."""
+
+    def unsupported(self, group: ChannelGroup, context: ScoreContext) -> str | None:
+        """Return why `group` cannot be scored, None if it can."""
+        return None
+
+    def prepare(
+        self,
+        model: nn.Module,
+        groups: Sequence[ChannelGroup],
+        context: ScoreContext,
+        calibration: Calibration | None,
+    ) -> ScoreContext:
+        """Return `context` with what this criterion takes from data, computed once for all `groups`."""
+        return context

@@ -1,0 +1,73 @@
+"""First-order Taylor: the squared change of the loss when a unit leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from billhook.criteria._base import Calibration, Criterion, ScoreContext
+from billhook.criteria._members import per_unit, weights
+from billhook.criteria._saliency import saliency
+from billhook.errors import InputError
+from billhook.graph.groups import ChannelGroup, Member
+from billhook.options import Number, OneOf, option
+from billhook.registry import Info
+
+INFO = Info(
+    "squared first-order change of the loss",
+    "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771",
+    needs_data=True,
+)
+
+
+@dataclass(frozen=True)
+class Taylor(Criterion):
+    """Mean over batches of (Σ w · ∂L/∂w)².
+
+    Form "gate" sums over the weights that read the unit, which is a · ∂L/∂a of its activation a: the
+    change to first order when the unit is silenced, whatever normalisation stands in between. Form
+    "weight" sums over the weights that produce it; after a batch norm this misses the norm's shift.
+
+    References:
+        Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, eq. (8), (9).
+    Differs from the source:
+        Scores are taken at once in eval mode, not as a running mean during training. The gate needs no
+        extra layer, and sits where the unit is read, behind the activation function.
+    """
+
+    form: str = option("gate", OneOf("gate", "weight"), "where the change is taken")
+    batches: int = option(30, Number(1, integer=True), "use at most this many batches")
+
+    def unsupported(self, group: ChannelGroup, context: ScoreContext) -> str | None:
+        """Return a reason for groups without a weight on the side that the form looks at."""
+        if self._members(group, context):
+            return None
+        other = "weight" if self.form == "gate" else "gate"
+        return f"it has no weights for form={self.form!r}; use form={other!r}"
+
+    def prepare(
+        self,
+        model: nn.Module,
+        groups: Sequence[ChannelGroup],
+        context: ScoreContext,
+        calibration: Calibration | None,
+    ) -> ScoreContext:
+        """Return `context` with the saliency along the axes of all `groups`."""
+        if calibration is None:
+            raise InputError("criterion 'taylor' learns from data; give data=[(inputs, targets), …]")
+        axes = {(m.tensor, m.axis): None for g in groups for m in self._members(g, context)}
+        found = saliency(model, list(axes), calibration, batches=self.batches, seed=context.seed)
+        return replace(context, saliency=found)
+
+    def score(self, group: ChannelGroup, context: ScoreContext) -> Tensor:
+        """Return the squared first-order change per unit: [size]."""
+        changes = [per_unit(context.saliency[m.tensor, m.axis], m) for m in self._members(group, context)]
+        return sum(changes[1:], changes[0]).square().mean(0)
+
+    def _members(self, group: ChannelGroup, context: ScoreContext) -> tuple[Member, ...]:
+        return weights(group, context.tensors, "in" if self.form == "gate" else "out")
+
+
+ENTRY = Taylor

@@ -1,0 +1,1 @@
+"""Runtimes: one file, one `Backend`; the file's name is the name."""

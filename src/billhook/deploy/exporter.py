@@ -1,0 +1,121 @@
+"""`export`: an artifact that was checked, or nothing."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from billhook.deploy.parity import TOLERANCE, check_parity
+from billhook.errors import InputError, StorageError
+from billhook.graph.inputs import ExampleInputs
+from billhook.graph.plan import Plan
+from billhook.measure.artifact import Artifact
+from billhook.measure.backend import backends
+from billhook.measure.manifest import Purpose
+from billhook.results import Cost
+
+
+def export(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    directory: str | Path,
+    *,
+    backend: str = "onnxruntime",
+    inputs_for_parity: ExampleInputs | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    plan: Plan | None = None,
+    cost: Cost | None = None,
+    purpose: Purpose = "shipping",
+) -> Artifact:
+    """Export `model` into the new folder `directory` and prove that the runtime agrees with PyTorch.
+
+    The folder appears whole or not at all, and an existing one is never overwritten. Takes 2 s for a
+    ResNet-20, about 4 s for a ResNet-50.
+
+    Args:
+        model: The network; run in eval mode, left as it is.
+        example_inputs: A tensor, a tuple, or a dict of keyword arguments.
+        directory: Folder to make.
+        backend: Runtime to export for.
+        inputs_for_parity: Real data for the comparison, in the form of the example inputs; the example
+            itself if not given.
+        preprocessing: What happens to data before it is fed (mean, std, size, classes); kept in the manifest.
+        plan: The plan the network was pruned with; its hash is kept in the manifest.
+        cost: Costs of the network; kept in the manifest.
+        purpose: "timing" for an artifact which is only timed: fixed batch size and no comparison, in half
+            to two thirds of the time; the optimised graph and its speed are those of "shipping".
+    Returns:
+        The artifact in `directory`.
+    Raises:
+        ExportError: if the network cannot be exported, or the runtime disagrees.
+        StorageError: if `directory` exists or cannot be written.
+        MissingExtraError: if the runtime is not installed.
+    """
+    if purpose not in ("shipping", "timing"):
+        raise InputError(f"purpose={purpose!r}: expected 'shipping' or 'timing'")
+    try:
+        preprocessing = (
+            None if preprocessing is None else json.loads(json.dumps(dict(preprocessing), allow_nan=False))
+        )
+    except (TypeError, ValueError) as e:
+        raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
+    target = Path(directory)
+    runtime = backends.get(backend)
+    shipping = purpose == "shipping"
+    _refuse_existing(target)
+    model, example_inputs = _on_cpu(model, example_inputs)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
+    except OSError as e:
+        raise StorageError(f"cannot write {target}: {e.strerror or e}") from None
+    try:
+        artifact = runtime.export(model, example_inputs, part, dynamic_batch=shipping)
+        parity = None
+        if shipping:
+            given = example_inputs if inputs_for_parity is None else _to_cpu(inputs_for_parity)
+            checked = check_parity(model, artifact, runtime.open(artifact), given, tolerance=TOLERANCE)
+            parity = {**checked.to_dict(), "inputs": "example" if inputs_for_parity is None else "given"}
+        artifact = artifact.with_manifest(
+            purpose=purpose,
+            preprocessing=preprocessing,
+            parity=parity,
+            cost=None if cost is None else cost.to_dict(),
+            plan=None if plan is None else hashlib.sha256(plan.to_json().encode()).hexdigest(),
+        )
+        artifact.save_manifest()
+        part.chmod(0o755)  # mkdtemp makes it private
+        _refuse_existing(target)
+        os.replace(part, target)
+    except OSError as e:
+        raise StorageError(f"cannot write {target}: {e.strerror or e}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return Artifact(target, artifact.manifest)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise StorageError(f"{target} exists and is never overwritten; choose another folder or delete it")
+
+
+def _on_cpu(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:
+    """Return the network and its inputs on the CPU; a copy if they are elsewhere."""
+    if any(t.device.type != "cpu" for t in (*model.parameters(), *model.buffers())):
+        model = copy.deepcopy(model).cpu()
+    return model, _to_cpu(example_inputs)
+
+
+def _to_cpu(inputs: Any) -> Any:
+    return pytree.tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, inputs)

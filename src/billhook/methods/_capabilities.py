@@ -1,0 +1,58 @@
+"""`capabilities`: what can be chosen, as rows of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billhook.criteria import criteria
+from billhook.methods import methods
+from billhook.registry import Registry
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One row.
+
+    Attributes:
+        name: What to write as `method`.
+        kind: "method" or "criterion".
+        title: What it does, in one line.
+        source: Paper, or "billhook".
+        needs_data: Learns from calibration or training data.
+        trains: Changes weights while deciding.
+        tests: File in the repository that tests it.
+        notes: What a user should know.
+    """
+
+    name: str
+    kind: str
+    title: str
+    source: str
+    needs_data: bool
+    trains: bool
+    tests: str
+    notes: str
+
+
+def capabilities() -> list[Capability]:
+    """Return a row for every method and criterion, methods first, sorted by name."""
+    return [*_rows(methods, "methods"), *_rows(criteria, "criteria")]
+
+
+def _rows(registry: Registry[type], folder: str) -> list[Capability]:
+    rows = []
+    for name in registry.names():
+        info = registry.info(name)
+        rows.append(
+            Capability(
+                name=name,
+                kind=registry.kind,
+                title=info.title,
+                source=info.source,
+                needs_data=info.needs_data,
+                trains=info.trains,
+                tests=f"tests/unit/{folder}/test_{name}.py",
+                notes=info.notes,
+            )
+        )
+    return rows

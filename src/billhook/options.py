@@ -1,0 +1,91 @@
+"""Options of plug-ins: one rule per option gives the check, the message, the help and the failing tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from billhook.errors import InputError, suggest
+
+
+class Rule:
+    """What values an option takes; `str(rule)` completes "… must be"."""
+
+    def accepts(self, value: object) -> bool:
+        """Return True if `value` is allowed."""
+        raise NotImplementedError
+
+
+class OneOf(Rule):
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return isinstance(value, str) and value in self.words
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(repr(w) for w in self.words)
+
+
+@dataclass(frozen=True)
+class Number(Rule):
+    """A finite number from `low` to `high`, both included; `integer` refuses fractions."""
+
+    low: float
+    high: float = math.inf
+    integer: bool = False
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        kinds = (int,) if self.integer else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return False
+        return math.isfinite(value) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        kind = "an integer" if self.integer else "a number"
+        top = f" and at most {self.high:g}" if math.isfinite(self.high) else ""
+        return f"{kind} of at least {self.low:g}{top}"
+
+
+def option(default: Any, rule: Rule, help: str) -> Any:
+    """Return a dataclass field that `Configurable` checks against `rule`."""
+    return field(default=default, metadata={"rule": rule, "help": help})
+
+
+class Configurable:
+    """Base of frozen dataclasses whose fields are options; checks every value that has a rule."""
+
+    def __post_init__(self) -> None:
+        for name, rule in rules(type(self)).items():
+            value = getattr(self, name)
+            if not rule.accepts(value):
+                raise InputError(f"option {name}={value!r} of {type(self).__name__} must be {rule}")
+
+
+C = TypeVar("C", bound=Configurable)
+
+
+def rules(kind: type[Configurable]) -> dict[str, Rule]:
+    """Return the rule of every option of `kind`."""
+    return {f.name: f.metadata["rule"] for f in fields(kind) if "rule" in f.metadata}  # type: ignore[arg-type]
+
+
+def configure(kind: type[C], options: Mapping[str, Any], *, what: str) -> C:
+    """Return `kind(**options)`; `what` ("criterion 'l2'") starts the messages.
+
+    Raises:
+        InputError: for an option that `kind` does not have (lists close names) or a value out of range.
+    """
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            hint = suggest(name, known) if known else "; it has no options"
+            raise InputError(f"{what} has no option {name!r}{hint}")
+    try:
+        return kind(**options)
+    except InputError as e:
+        raise InputError(f"{what}: {e}") from None

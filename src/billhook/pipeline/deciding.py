@@ -1,0 +1,111 @@
+"""From a recipe to a plan, without touching anything: what `--dry-run` shows and what a run carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from billhook.graph import Graph, Groups, Plan, Scope
+from billhook.methods import prune
+from billhook.pipeline.subject import Subject
+from billhook.recipe import Recipe
+from billhook.results import Cost
+from billhook.run_record import LayerChange
+from billhook.units import format_count
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A plan and what it means.
+
+    Attributes:
+        plan: Which units stay.
+        before, after: Costs of the original and of the smaller network.
+        groups: The group table.
+        layers: Output channels per layer.
+    """
+
+    plan: Plan
+    before: Cost
+    after: Cost
+    groups: Groups
+    layers: tuple[LayerChange, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "groups": self.group_rows(),
+            "plan": self.plan.to_dict(),
+        }
+
+    def group_rows(self) -> list[dict[str, Any]]:
+        """Return the group table as plain data, with the number of units that stay."""
+        kept = self.plan.counts
+        return [{**g.to_dict(), "kept": kept.get(g.id, g.size)} for g in self.groups]
+
+
+def decide_plan(recipe: Recipe, subject: Subject) -> Decision:
+    """Return a plan that meets the recipe's budget; nothing is written or changed.
+
+    A bound on latency exports and measures candidates, in a temporary folder.
+    """
+    assert recipe.budget is not None
+    wanted = recipe.prune
+    plan = prune(
+        subject.model,
+        subject.example_inputs,
+        budget=recipe.budget.to_budget(),
+        method=wanted.method,
+        options=wanted.options,
+        allocator=wanted.allocator,
+        scope=Scope(wanted.include, wanted.exclude),
+        data=subject.calibration(),
+        round_to="auto" if wanted.round_to is None else wanted.round_to,
+        backend=recipe.export.backend,
+        mixing=wanted.mixing,
+        seed=recipe.seed,
+        verify=False,  # the next stage does, and keeps the outcome
+    )
+    costs = subject.graph.costs
+    return Decision(
+        plan=plan,
+        before=costs.cost(None),
+        after=costs.cost(plan),
+        groups=subject.graph.groups,
+        layers=layer_changes(subject.model, subject.graph, plan),
+    )
+
+
+def describe(decision: Decision) -> str:
+    """Return e.g. "MACs 31 M → 12 M, parameters 272 k → 90 k"."""
+    before, after = decision.before, decision.after
+    return (
+        f"MACs {format_count(before.macs)} → {format_count(after.macs)}, "
+        f"parameters {format_count(before.params)} → {format_count(after.params)}"
+    )
+
+
+def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChange, ...]:
+    """Return the output channels of every layer with a weight matrix, in processing order."""
+    removed: dict[tuple[str, int], int] = {}
+    for group in graph.groups:
+        units = plan.removed.get(group.id, 0)
+        for member in group.members:
+            if member.role != "in":
+                key = member.tensor, member.axis
+                removed[key] = removed.get(key, 0) + units * member.width
+    changes = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() >= 2:
+            axis = 1 if getattr(module, "transposed", False) else 0
+            tensor = f"{name}.weight" if name else "weight"
+            before = int(weight.shape[axis])
+            after = before - removed.get((tensor, axis), 0)
+            changes[tensor] = LayerChange(name or "(model)", type(module).__name__.lower(), before, after)
+    order = {m.tensor: i for i, g in enumerate(graph.groups) for m in g.members if m.role != "in"}
+    return tuple(sorted(changes.values(), key=lambda c: order.get(f"{c.layer}.weight", len(order))))

@@ -1,0 +1,149 @@
+"""`Subject`: the network of a recipe, its data and its graph, each made when it is first used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from billhook.data import Dataset, load
+from billhook.errors import InputError
+from billhook.graph import ExampleInputs, Graph, capture
+from billhook.models import Checkpoint, checkpoint, load_weights, resolve
+from billhook.recipe import InputSpec, Recipe, parse_inputs
+
+
+class Subject:
+    """What a recipe is about.
+
+    The network is the same every time it is made: user code runs with torch's generator seeded by the
+    recipe, on a fork that leaves the caller's generator alone.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The data set, None if the recipe names none."""
+        wanted = self.recipe.data
+        if wanted is None:
+            return None
+        return load(
+            wanted.name,
+            wanted.dir,
+            fetch=wanted.fetch,
+            image_size=wanted.image_size,
+            workers=wanted.workers,
+        )
+
+    @cached_property
+    def bundled(self) -> Checkpoint | None:
+        """The trained weights that come with billhook and fit the recipe, None if there are none."""
+        wanted = self.recipe.model
+        if wanted.weights or self.recipe.train or self.dataset is None or ":" in wanted.name:
+            return None
+        found = checkpoint(wanted.name, self.dataset.name)
+        if found is None or any(found.arguments.get(k) != v for k, v in wanted.args.items()):
+            return None
+        return found
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The original network, in eval mode."""
+        wanted = self.recipe.model
+        if self.bundled is not None:
+            return self.bundled.load().eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            model = resolve(wanted.name, wanted.args, defaults=self._defaults)
+        if wanted.weights:
+            load_weights(model, Path(wanted.weights))
+        return model.eval()
+
+    @property
+    def weights_from(self) -> str:
+        """Where the original's weights come from, in words; "" if they are random."""
+        wanted = self.recipe.model
+        if self.bundled is not None:
+            return f"trained on {self.bundled.dataset}, comes with billhook"
+        if wanted.weights:
+            return Path(wanted.weights).name
+        return wanted.name if ":" in wanted.name else ""
+
+    @cached_property
+    def example_inputs(self) -> ExampleInputs:
+        """One batch: of the data, or made up in the shapes of the recipe.
+
+        Raises:
+            InputError: if the recipe has neither data nor shapes, or they do not fit together.
+        """
+        specs = parse_inputs(self.recipe.model.input)
+        batch = self.recipe.measure.batch or 1
+        if self.dataset is None:
+            if not specs:
+                raise InputError("the shape of the input is missing: give --input 1x3x224x224, or --data")
+            return _made_up(specs, self.recipe.seed)
+        if specs:
+            expected, given = tuple(self.dataset.input_shape), specs[0].shape
+            if len(specs) > 1 or given[1:] != expected:
+                raise InputError(
+                    f"input {_text(given)} does not fit the images of {self.dataset.name}, which are "
+                    f"{_text(expected)}; leave --input out, or write {_text((given[0], *expected))}"
+                )
+            batch = given[0]
+        return self.dataset.calibration(batch, seed=self.recipe.seed)[0]
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The captured network with its groups and cost formulas."""
+        return capture(self.model, self.example_inputs, mixing=self.recipe.prune.mixing)
+
+    def calibration(self) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Return training images that a method may learn from, None without data."""
+        if self.dataset is None or self.recipe.data is None:
+            return None
+        count = min(self.recipe.prune.calibration, len(self.dataset.train))
+        inputs, targets = self.dataset.calibration(count, seed=self.recipe.seed)
+        size = self.recipe.data.batch
+        return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+
+    def weights_hash(self) -> str:
+        """Return a hash of the original's weights, to notice that a resumed run has other ones."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        if self.dataset is None:
+            return {}
+        return {"num_classes": len(self.dataset.classes), "in_channels": self.dataset.input_shape[0]}
+
+
+def _made_up(specs: tuple[InputSpec, ...], seed: int) -> ExampleInputs:
+    generator = torch.Generator().manual_seed(seed)
+    values = [_tensor(spec, generator) for spec in specs]
+    if specs[0].name:
+        return {spec.name: value for spec, value in zip(specs, values, strict=True)}
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _tensor(spec: InputSpec, generator: torch.Generator) -> Tensor:
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if dtype.is_floating_point:
+        return torch.randn(spec.shape, generator=generator).to(dtype)
+    return torch.randint(0, 2 if dtype is torch.bool else spec.below, spec.shape, generator=generator).to(
+        dtype
+    )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)

@@ -1,0 +1,113 @@
+"""`results.json` from what the stages handed back, as far as the run has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from billhook.allocate.budget import Budget
+from billhook.pipeline.runner import Stage
+from billhook.pipeline.work import Work
+from billhook.results import Check, Measurement
+from billhook.run_record import BudgetEntry, Epoch, LatencyRatio, Results, Row, TrajectoryPoint
+
+Status = Literal["done", "interrupted", "failed"]
+Outcome = Mapping[str, Any]
+
+_COSTS = {"macs": "count", "params": "count", "bytes": "B", "peak_activation_bytes": "B"}
+
+
+def results(
+    work: Work, stages: tuple[Stage[Work], ...], status: Status, created: str, failure: str = ""
+) -> Results:
+    """Return everything that is known about the run."""
+    done = {stage.name: work.outcome(stage.name) for stage in stages}
+    recipe = work.recipe
+    budget = None if recipe.budget is None else recipe.budget.to_budget()
+    notes = [note for outcome in done.values() for note in outcome.get("notes", ())]
+    check = done["prune"].get("check")
+    ratio = done["measure"].get("ratio")
+    return Results(
+        name=work.directory.path.name,
+        model=recipe.model.name,
+        data=recipe.data.name if recipe.data else "",
+        created=created,
+        status=status,
+        budget={} if budget is None else budget.to_dict(),
+        method=recipe.prune.method,
+        seeds=(recipe.seed,),
+        rows=_rows(done),
+        latency_ratio=LatencyRatio(**ratio) if ratio else None,
+        check=Check(**{**check, "mixed": tuple(check["mixed"])}) if check else None,
+        budget_met=() if budget is None else _budget_met(budget, done),
+        trajectory=_trajectory(done),
+        history=tuple(
+            Epoch(entry["epoch"], entry["loss"], entry["metrics"].get("accuracy"))
+            for entry in done["finetune"].get("history", ())
+        ),
+        notes=tuple([*notes, *([failure] if failure else [])]),
+    )
+
+
+def _rows(done: Mapping[str, Outcome]) -> tuple[Row, ...]:
+    rows = []
+    measured, scored, costs = done["measure"], done["score"], done["decide"]
+    if measured:
+        rows.append(_measured("latency", measured, "lower"))
+    if scored:
+        before, after = (Measurement.from_dict(scored[side]) for side in ("before", "after"))
+        rows.append(Row("accuracy", before, after, "higher"))
+    if measured:
+        rows.append(_measured("size", measured, "lower"))
+    if costs:
+        for metric, unit in _COSTS.items():
+            before, after = (
+                Measurement(float(costs[side][metric]), unit, conditions={"how": "formula"})
+                for side in ("before", "after")
+            )
+            rows.append(Row(metric, before, after, "lower"))  # type: ignore[arg-type]
+    if measured:
+        rows += [_measured("throughput", measured, "higher"), _measured("peak_rss", measured, "lower")]
+    return tuple(rows)
+
+
+def _measured(metric: Any, measured: Outcome, better: Literal["lower", "higher"]) -> Row:
+    before, after = (Measurement.from_dict(measured[side][metric]) for side in ("before", "after"))
+    return Row(metric, before, after, better)
+
+
+def _budget_met(budget: Budget, done: Mapping[str, Outcome]) -> tuple[BudgetEntry, ...]:
+    """Return each bound and what was reached: latency as finally measured, the rest by formula."""
+    entries = []
+    for metric, bound in budget.bounds.items():
+        values = _before_after(metric, done)
+        if values is not None:
+            limit = bound.absolute(values[0])
+            entries.append(BudgetEntry(metric, limit, values[1], values[1] <= limit * _TOLERANCE[metric]))  # type: ignore[arg-type]
+    return tuple(entries)
+
+
+# A latency is a measurement: 5 % above the bound is within what two measurements of one file differ by.
+_TOLERANCE = {"macs": 1.0, "params": 1.0, "size": 1.0, "latency": 1.05}
+
+
+def _before_after(metric: str, done: Mapping[str, Outcome]) -> tuple[float, float] | None:
+    if metric == "latency":
+        measured = done["measure"]
+        return (measured["before"][metric]["value"], measured["after"][metric]["value"]) if measured else None
+    key = "bytes" if metric == "size" else metric
+    costs = done["decide"]
+    return (costs["before"][key], costs["after"][key]) if costs else None
+
+
+def _trajectory(done: Mapping[str, Outcome]) -> tuple[TrajectoryPoint, ...]:
+    """Return accuracy on the validation split and latency, step by step; widths change only once."""
+    before, after = _before_after("latency", done) or (None, None)
+    points = [("original", before, done["baseline"].get("accuracy"))]
+    if done["prune"]:
+        points.append(("pruned", after, done["prune"].get("accuracy")))
+    if done["recalibrate"].get("kept"):
+        points.append(("batch norm recalibrated", after, done["recalibrate"]["accuracy"]))
+    for entry in done["finetune"].get("history", ()):
+        points.append((f"fine-tuned, epoch {entry['epoch'] + 1}", after, entry["metrics"].get("accuracy")))
+    return tuple(TrajectoryPoint(label, latency, accuracy) for label, latency, accuracy in points)

@@ -1,0 +1,52 @@
+"""Training inside a run: the original, or the smaller network with the original as its teacher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from billhook.pipeline.work import Work
+from billhook.recipe import Training
+from billhook.train import evaluate, fit
+
+
+def train_network(
+    work: Work, model: nn.Module, section: Training, stage: str, *, teacher: nn.Module | None
+) -> dict[str, Any]:
+    """Train `model` in place; continues at the step where an earlier session was interrupted.
+
+    Returns:
+        History and duration as plain data.
+    """
+    assert work.recipe.data is not None
+    batches = work.data.training(work.recipe.data.batch, seed=work.recipe.seed)
+    checkpoints = work.directory.file(f"checkpoints/{stage}")
+    fitted = fit(
+        model,
+        batches,
+        config=section.to_config(work.recipe.seed),
+        teacher=teacher,
+        validate=lambda trained: {"accuracy": validate(work, trained)},
+        checkpoint_dir=checkpoints,
+        resume=True,
+        progress=work.bars,
+    )
+    model.eval()
+    accuracy = fitted.metrics.get("accuracy")
+    return {
+        "history": [record.to_dict() for record in fitted.history],
+        "steps": fitted.steps,
+        "seconds": fitted.seconds,
+        "precision": fitted.precision,
+        "resumed_from": fitted.resumed_from,
+        "accuracy": accuracy,
+        "summary": f"{accuracy:.2%} on the validation split" if accuracy is not None else "",
+    }
+
+
+def validate(work: Work, model: nn.Module) -> float:
+    """Return the accuracy on the validation split (its first `limit` images, if the recipe sets one)."""
+    assert work.recipe.data is not None
+    loader = work.data.evaluation("validation", limit=work.recipe.data.limit)
+    return evaluate(model, loader).accuracy

@@ -1,0 +1,112 @@
+"""`Work`: what the stages of one run share, made when first used or read from the run directory."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from billhook.data import Dataset
+from billhook.errors import StorageError
+from billhook.graph import Plan, apply, save
+from billhook.graph.storage import load_tensors, read_tensors
+from billhook.measure import Artifact
+from billhook.pipeline.event import Event, Listener
+from billhook.pipeline.run_directory import RunDirectory, storage_errors
+from billhook.pipeline.subject import Subject
+from billhook.recipe import Recipe
+
+ORIGINAL = "original.safetensors"
+WEIGHTS = "weights.safetensors"
+PLAN = "plan.json"
+
+
+class Work:
+    """One run in progress.
+
+    Attributes:
+        recipe: What was asked for.
+        directory: Where everything is kept.
+        listen: Who wants to know how it goes.
+        bars: Show progress bars in the terminal.
+    """
+
+    def __init__(
+        self, recipe: Recipe, directory: RunDirectory, listen: Listener, *, bars: bool = False
+    ) -> None:
+        self.recipe = recipe
+        self.directory = directory
+        self.listen = listen
+        self.bars = bars
+        self.subject = Subject(recipe)
+
+    def outcome(self, stage: str) -> dict[str, Any]:
+        """Return what a stage handed back; empty if it was not part of the run or has not finished."""
+        return self.directory.outcome(stage) or {}
+
+    def note(self, text: str) -> None:
+        """Tell a person something that they should know."""
+        self.listen(Event("note", text=text))
+
+    @property
+    def data(self) -> Dataset:
+        """The data set; only stages that need one ask for it."""
+        assert self.subject.dataset is not None
+        return self.subject.dataset
+
+    @cached_property
+    def original(self) -> nn.Module:
+        """The uncompressed network, trained if the recipe trains it first."""
+        model = self.subject.model
+        if self.directory.outcome("train") is not None:
+            self._read(model, ORIGINAL)
+        return model.eval()
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What was decided."""
+        return Plan.load(self.directory.file(PLAN))
+
+    def pruned(self) -> nn.Module:
+        """Return a new smaller network with the weights it has right after pruning."""
+        return apply(self.original, self.plan).eval()
+
+    @cached_property
+    def compressed(self) -> nn.Module:
+        """The smaller network with the weights of the last stage that changed them."""
+        model = self.pruned()
+        self._read(model, WEIGHTS)
+        return model.eval()
+
+    @property
+    def artifacts(self) -> tuple[Artifact, Artifact]:
+        """The exported original and compressed network."""
+        folder = self.directory.file("artifacts")
+        return Artifact.load(folder / "original"), Artifact.load(folder / "compressed")
+
+    def keep_original(self, model: nn.Module) -> None:
+        """Keep the weights of an original that this run has trained."""
+        path = self.directory.file(ORIGINAL)
+        part = path.with_name(path.name + ".part")
+        try:
+            with storage_errors(path):
+                # Shared tensors are copied: safetensors keeps each under its own name.
+                save_file(
+                    {n: t.detach().cpu().clone().contiguous() for n, t in model.state_dict().items()}, part
+                )
+                part.replace(path)
+        except SafetensorError as e:
+            part.unlink(missing_ok=True)
+            raise StorageError(f"{path}: cannot be written: {e}") from None
+
+    def keep_compressed(self, model: nn.Module) -> None:
+        """Keep the weights of the smaller network, so that `billhook.load` can read the run directory."""
+        save(self.directory.path, model, self.plan)
+        self.compressed = model
+
+    def _read(self, model: nn.Module, name: str) -> None:
+        path = self.directory.file(name)
+        load_tensors(model, read_tensors(path), str(path))

@@ -1,0 +1,138 @@
+"""Recipes as data: each is carried out from beginning to end, and everything a run promises is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import billhook as bh
+from billhook.measure import Artifact
+from billhook.models import resolve
+from billhook.run_record import Run
+from tests.e2e.conftest import NETS, Billhook
+
+QUICK = """
+[measure]
+rounds = 2
+seconds_per_round = 0.05
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe, and what its run must show."""
+
+    text: str
+    stages: tuple[str, ...]
+    rows: tuple[str, ...] = ("latency", "size", "macs", "params")
+    minimum_accuracy: float = 0.0
+
+
+DATA_STAGES = ("prepare", "baseline", "decide", "prune", "export", "measure", "score")
+WITHOUT_DATA = ("prepare", "decide", "prune", "export", "measure")
+
+CASES = {
+    "train, prune, fine-tune with distillation": Case(
+        f"""
+        [model]
+        name = "{NETS}:residual"
+        args = {{ width = 16 }}
+        [data]
+        name = "digits"
+        batch = 64
+        [budget]
+        macs = 0.5
+        [train]
+        epochs = 6
+        [finetune]
+        epochs = 4
+        lr = 0.1
+        ema = 0.9
+        distill = 0.7
+        """,
+        (*DATA_STAGES, "train", "finetune"),
+        ("latency", "accuracy", "size", "macs", "params"),
+        minimum_accuracy=0.8,
+    ),
+    "no fine-tuning: batch norm is measured anew": Case(
+        f"""
+        [model]
+        name = "{NETS}:residual"
+        [data]
+        name = "digits"
+        batch = 64
+        [budget]
+        params = 0.6
+        [prune]
+        method = "taylor"
+        allocator = "uniform"
+        exclude = ["stem*"]
+        [train]
+        epochs = 3
+        [finetune]
+        epochs = 0
+        """,
+        (*DATA_STAGES, "train", "recalibrate"),
+        ("latency", "accuracy", "size", "macs", "params"),
+    ),
+    "no data, two named inputs": Case(
+        f"""
+        seed = 3
+        [model]
+        name = "{NETS}:branches"
+        input = ["image=2x3x12x12", "words=2x5:int64<50"]
+        [budget]
+        macs = 0.7
+        size = 0.9
+        [prune]
+        method = "fpgm"
+        round_to = 4
+        """,
+        WITHOUT_DATA,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_recipe_is_carried_out(case: Case, billhook: Billhook, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(case.text + QUICK)
+
+    outcome = billhook("compress", recipe, "--name", "it", "--json")
+
+    assert outcome.code == 0, outcome.stderr
+    directory = tmp_path / "runs" / "it"
+    assert outcome.data["run"] == "runs/it"
+    run = Run.load(directory)
+    assert run.results.status == "done"
+    assert {p.stem for p in (directory / "stages").iterdir()} == set(case.stages)
+    assert all(run.results.row(metric) for metric in case.rows)
+    assert run.results.check is not None
+    assert run.results.check.agrees
+    assert run.results.budget_met
+    assert all(b.met for b in run.results.budget_met)
+    assert run.layers
+    assert any(layer.after < layer.before for layer in run.layers)
+    accuracy = run.results.row("accuracy")
+    assert (accuracy.after.value if accuracy else 1.0) >= case.minimum_accuracy
+    page = (directory / "report.html").read_text()
+    assert "<html" in page
+    for name in ("original", "compressed"):
+        artifact = Artifact.load(directory / "artifacts" / name)
+        assert artifact.manifest.parity is not None
+    assert not list(directory.rglob("*.part"))
+
+
+def test_what_a_run_leaves_is_loaded_by_another_program(billhook: Billhook, tmp_path: Path) -> None:
+    outcome = billhook(
+        "compress", f"{NETS}:residual", "--input", "2x1x8x8", "--budget", "macs=0.5", "--name", "it", "--quiet"
+    )
+    assert outcome.code == 0, outcome.stderr
+    small = bh.load(tmp_path / "runs" / "it", lambda: resolve(f"{NETS}:residual"))
+    kept = Run.load(tmp_path / "runs" / "it").results.row("params")
+    assert kept is not None
+    assert sum(p.numel() for p in small.parameters()) == kept.after.value
+    assert small.eval()(torch.zeros(3, 1, 8, 8)).shape == (3, 10)

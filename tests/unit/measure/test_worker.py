@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from billhook.measure.worker import Worker, time_round
+
+HEAVY = ("torch", "typer", "pydantic", "scipy", "rich")
+
+
+def test_the_worker_and_the_runtime_load_without_torch_and_the_command_line() -> None:
+    code = (
+        "import sys, billhook.measure.worker, billhook.deploy.backends.onnxruntime_ as b; b.ENTRY.prepare();"
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_round_runs_for_its_time_and_once_before_it() -> None:
+    calls = []
+    found = time_round(lambda: calls.append(0), 0.02, "wall")
+    assert len(calls) == found["runs"] + 1
+    assert found["runs"] > 100
+    assert found["minimum"] <= found["median"] <= found["maximum"]
+
+
+def test_a_round_shorter_than_one_run_still_has_one() -> None:
+    found = time_round(lambda: time.sleep(0.01), 1e-9, "wall")
+    assert found["runs"] == 1
+    assert found["median"] >= 0.01
+
+
+def test_time_on_the_core_leaves_out_waiting() -> None:
+    found = time_round(lambda: time.sleep(0.01), 0.03, "core")
+    assert found["median"] < 0.005
+    assert found["wall_median"] >= 0.01
+    assert found["core_share"] < 0.5
+
+
+def test_the_probe_needs_no_artifact() -> None:
+    worker = Worker()
+    worker.answer({"op": "probe", "cores": []})
+    assert worker.answer({"op": "round", "seconds": 0.01, "clock": "core"})["runs"] >= 1

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+
+import plotly.graph_objects
+import pytest
+
+from billhook.report.figures import Figure, channels, label, training
+from billhook.run_record import Epoch, LayerChange
+from tests.unit.report.fabricated import EVIL, deep_run, one_run
+
+
+def valid(figure: Figure | None) -> Figure:
+    """Return the figure if Plotly knows each of its properties and values."""
+    assert figure is not None
+    plotly.graph_objects.Figure(data=figure["data"], layout=figure["layout"])
+    json.dumps(figure, allow_nan=False)
+    return figure
+
+
+def test_there_are_two_bars_per_layer_in_processing_order() -> None:
+    figure = valid(channels(one_run().layers))
+    original, compressed = figure["data"]
+    assert original["x"][:3] == [16, 16, 16]
+    assert compressed["x"][:3] == [16, 12, 16]
+    assert compressed["text"][:3] == ["", "12 of 16", ""]
+    first, last = figure["layout"]["yaxis"]["range"]
+    assert first > last  # the first layer is at the top
+
+
+def test_two_hundred_layers_get_room() -> None:
+    assert valid(channels(deep_run(200).layers))["layout"]["height"] > 200 * 20
+
+
+def test_layers_of_the_same_name_stay_apart() -> None:
+    figure = valid(channels([LayerChange("a", "conv2d", 4, 2), LayerChange("a", "conv2d", 8, 8)]))
+    assert figure["data"][0]["y"] == [0, 1]
+    assert figure["layout"]["yaxis"]["ticktext"] == ["a", "a"]
+
+
+def test_a_layer_without_channels_has_no_share() -> None:
+    assert "–" in valid(channels([LayerChange("a", "conv2d", 0, 0)]))["data"][0]["hovertext"][0]
+
+
+def test_history_has_accuracy_in_percent_and_gaps_where_nothing_was_measured() -> None:
+    accuracy, loss = valid(training([Epoch(1, 0.5, 0.9), Epoch(2, None, None)]))["data"]
+    assert accuracy["y"] == [90.0, None]
+    assert loss["y"] == [0.5, None]
+
+
+@pytest.mark.parametrize("figure", [channels(()), training(())])
+def test_nothing_gives_no_figure(figure: Figure | None) -> None:
+    assert figure is None
+
+
+def test_a_label_keeps_the_end_of_a_long_name_and_is_no_markup() -> None:
+    assert label("features.denseblock1.denselayer12.conv2") == "…enseblock1.denselayer12.conv2"
+    assert label("a<b>&") == "a&lt;b&gt;&amp;"
+    assert "<" not in json.dumps(channels([LayerChange(EVIL, EVIL, 1, 1)])).replace("<br>", "")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from billhook.report.view import ratio, verdict, view
+from billhook.results import Check, Measurement
+from billhook.run_record import BudgetEntry, Results, Row, Run
+from tests.unit.report.fabricated import DIRECTORY, one_run, replace_results
+
+
+def test_the_cards_are_speed_accuracy_size_and_macs() -> None:
+    cards = view(one_run()).cards
+    assert [(c.title, c.figure, c.tone) for c in cards] == [
+        ("Latency", "2.31× faster", "good"),
+        ("Accuracy", "−0.44 points", "bad"),
+        ("File size", "3.05× smaller", "good"),
+        ("MACs", "2.82× fewer", "good"),
+    ]
+    assert cards[0].caption == "8.12 ms → 3.52 ms; 2.30× by the fastest runs"
+
+
+def test_a_line_has_value_range_and_spread_of_both_networks() -> None:
+    line = view(one_run()).lines[0]
+    assert (line.before, line.before_range, line.before_spread) == (
+        "8.12 ms",
+        "7.98–8.91 ms, median of 60",
+        "± 5.7 %",
+    )
+    assert (line.after, line.change) == ("3.52 ms", "2.31× faster")
+
+
+def test_the_speed_up_is_the_one_of_the_interleaved_run() -> None:
+    run = one_run()
+    assert ratio(run.results, "latency") == 2.31
+    without = replace_results(run, latency_ratio=None)
+    assert ratio(without.results, "latency") == pytest.approx(8.12 / 3.52)
+    assert ratio(replace_results(run, rows=(), latency_ratio=None).results, "latency") is None
+
+
+def test_conditions_are_told_once_and_differences_as_before_and_after() -> None:
+    timing, accuracy, *_ = view(one_run()).conditions
+    assert timing.titles == "Latency, Throughput, Peak process memory"
+    assert ("threads", "1") in timing.items
+    assert ("fastest run", "7.91 ms → 3.44 ms") in timing.items
+    assert accuracy.titles == "Accuracy"
+    assert ("correct", "9312 → 9268") in accuracy.items
+
+
+def test_a_machine_is_told_only_where_it_is_not_the_one_of_the_environment() -> None:
+    run = one_run()
+    assert "made-up processor" not in str(view(run).conditions)
+    assert "made-up processor" in str(view(replace(run, environment={"cpu": "another"})).conditions)
+
+
+def test_a_budget_line_says_what_was_asked_and_what_was_used() -> None:
+    latency, params = view(one_run()).budget
+    assert (latency.asked, latency.bound, latency.value, latency.used, latency.met) == (
+        "50% of the original",
+        "4.06 ms",
+        "3.52 ms",
+        "86.7%",
+        True,
+    )
+    assert (params.asked, params.bound) == ("absolute", "100 k")
+
+
+def test_a_missed_budget_is_not_called_met() -> None:
+    run = replace_results(one_run(), budget_met=(BudgetEntry("macs", 100.0, 140.0, False),))
+    (line,) = view(run).budget
+    assert (line.used, line.met) == ("140.0%", False)
+
+
+@pytest.mark.parametrize(
+    ("check", "tone", "title"),
+    [
+        (None, "even", "not verified"),
+        (Check(True, True, 1e-6, 1e-7, 1e-4), "good", "exact"),
+        (Check(False, True, 1e-6, 1e-7, 1e-4, mixed=("norm",)), "good", "agrees"),
+        (Check(False, False, 1.0, 0.5, 1e-4, "stages.1.conv"), "bad", "outputs differ"),
+    ],
+)
+def test_the_verdict_follows_the_check(check: Check | None, tone: str, title: str) -> None:
+    shown = verdict(check)
+    assert (shown.tone, shown.title) == (tone, title)
+
+
+def test_the_verdict_names_the_first_layer_that_differs_and_the_mixed_groups() -> None:
+    assert "stages.1.conv" in verdict(Check(False, False, 1.0, 0.5, 1e-4, "stages.1.conv")).sentence
+    assert ("mixed groups", "norm") in verdict(Check(False, True, 0, 0, 1e-4, mixed=("norm",))).items
+
+
+def test_groups_are_cut_whole_or_frozen_with_the_reason() -> None:
+    groups = {g.id: g for g in view(one_run()).groups}
+    assert groups["stages.0.0.conv1"].state == "cut"
+    assert groups["stem"].state == "whole"
+    assert (groups["classifier"].state, groups["classifier"].why) == (
+        "frozen",
+        "output of the network (net.py:42)",
+    )
+    assert groups["attention.heads"].why == "mixing operator: softmax over heads (net.py:31)"
+
+
+def test_a_run_that_reached_nothing_can_be_shown() -> None:
+    shown = view(Run(DIRECTORY, Results("early", "net", "", "yesterday", "failed")))
+    assert shown.created == "yesterday"
+    assert not shown.cards
+    assert not shown.lines
+    assert shown.settings == (("model", "net"),)
+
+
+def test_a_value_of_zero_has_no_ratio() -> None:
+    zero = Measurement(0.0, "B")
+    run = replace_results(one_run(), rows=(Row("size", zero, zero, "lower"),))
+    assert ratio(run.results, "size") is None
+    assert view(run).lines[0].change == "–"
