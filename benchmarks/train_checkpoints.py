@@ -59,7 +59,6 @@ TASKS = (
     Task(
         "resnet-20", "fashion-mnist", {"channels": [32, 64, 96], "stem_stride": 2, "shortcut": "B"}, epochs=4
     ),
-    Task("small-vgg", "fashion-mnist", epochs=4),
 )
 
 

@@ -218,3 +218,16 @@ def build(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
                 nn.init.uniform_(module.running_mean, -0.2, 0.2)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
         return model, torch.randn(2, 3, 8, 8)
+
+
+def batches(name: str, count: int = 2, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
+    """Return batches (inputs, classes) that cross entropy can be taken of."""
+    model, _ = build(name)
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(count):
+        inputs = torch.randn(4, 3, 8, 8, generator=generator)
+        with torch.no_grad():
+            shape = model(inputs).argmax(1).shape
+        made.append((inputs, torch.randint(CLASSES, tuple(shape), generator=generator)))
+    return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from billhook.graph import ExampleInputs, Graph, Groups, Plan, make_plan
+from billhook.graph import ExampleInputs, Graph, Groups, Plan, apply, capture, make_plan, verify
 from billhook.graph.inputs import as_call
 
 CONSUMERS = ("in",)
@@ -151,3 +151,38 @@ def _distance(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
             return 0.0 if torch.equal(a.nan_to_num(), b.nan_to_num()) else float("inf")
         worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)))
     return worst
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network, what left it, and what remained; see `prune_half`."""
+
+    graph: Graph
+    plan: Plan
+    small: nn.Module
+
+
+def prune_half(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    mixing: Literal["freeze", "allow"] = "freeze",
+    roles: Sequence[str] = CONSUMERS,
+    seed: int = 0,
+) -> Pruned:
+    """Remove a random half of everything that may leave, after assuring that the result is right.
+
+    Right means: silence equals removal, and, where that is exact, the zeroed original agrees as well. The
+    comparison must not be vacuous: the removed channels matter to the output.
+    """
+    graph = capture(model, example_inputs, mixing=mixing)
+    assert graph.groups.prunable, [str(g.frozen) for g in graph.groups]
+    plan = random_plan(graph, seed=seed)
+    small = apply(model, plan)
+    check = verify(model, plan, example_inputs, small=small)
+    assert check.agrees, check
+    if check.exact:
+        distance = compare(model, graph.groups, plan, small, example_inputs, roles)
+        assert distance.error <= 1e-4, distance
+        assert distance.effect > 1e-3, "the removed channels do not matter to the output"
+    return Pruned(graph, plan, small)

@@ -74,6 +74,15 @@ def rules(kind: type[Configurable]) -> dict[str, Rule]:
     return {f.name: f.metadata["rule"] for f in fields(kind) if "rule" in f.metadata}  # type: ignore[arg-type]
 
 
+def describe(kind: type[Configurable]) -> dict[str, str]:
+    """Return one line for every option of `kind`: what it does, its range and its default."""
+    return {
+        f.name: f"{f.metadata['help']}; {f.metadata['rule']}, default {f.default!r}"
+        for f in fields(kind)  # type: ignore[arg-type]
+        if "rule" in f.metadata
+    }
+
+
 def configure(kind: type[C], options: Mapping[str, Any], *, what: str) -> C:
     """Return `kind(**options)`; `what` ("criterion 'l2'") starts the messages.
 

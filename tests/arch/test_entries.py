@@ -49,8 +49,9 @@ def test_an_entry_has_a_record_and_an_object(registry: Registry[object], name: s
 def test_an_entry_has_its_own_test_file(registry: Registry[object], name: str) -> None:
     if not registry.package.startswith(TESTED_ONE_BY_ONE):
         return
-    folder = ROOT / "tests/unit" / registry.package.removeprefix("billhook.").replace(".", "/")
-    assert (folder / f"test_{name}.py").is_file(), f"write {folder.relative_to(ROOT)}/test_{name}.py"
+    folder = ROOT / "tests/unit" / registry.package.split(".")[1]
+    file = f"test_{name.replace('-', '_')}.py"
+    assert list(folder.rglob(file)), f"write {file} below {folder.relative_to(ROOT)}"
 
 
 def test_the_capability_tables_are_up_to_date() -> None:

@@ -13,5 +13,5 @@ def test_every_floor_imports_only_from_below(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT / "src"))
-    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
     assert status == 0, capsys.readouterr().out

@@ -128,7 +128,15 @@ def test_a_recipe_is_carried_out(case: Case, billhook: Billhook, tmp_path: Path)
 
 def test_what_a_run_leaves_is_loaded_by_another_program(billhook: Billhook, tmp_path: Path) -> None:
     outcome = billhook(
-        "compress", f"{NETS}:residual", "--input", "2x1x8x8", "--budget", "macs=0.5", "--name", "it", "--quiet"
+        "compress",
+        f"{NETS}:residual",
+        "--input",
+        "2x1x8x8",
+        "--budget",
+        "macs=0.5",
+        "--name",
+        "it",
+        "--quiet",
     )
     assert outcome.code == 0, outcome.stderr
     small = bh.load(tmp_path / "runs" / "it", lambda: resolve(f"{NETS}:residual"))

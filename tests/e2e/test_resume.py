@@ -23,7 +23,7 @@ from billhook.pipeline import compress as whole_run
 from billhook.pipeline.stages import STAGES
 from billhook.pipeline.work import Work
 from billhook.run_record import Results, Run
-from tests.e2e.conftest import NETS, Billhook, Outcome, billhook_command
+from tests.e2e.conftest import NETS, Billhook, billhook_command
 
 RECIPE = f"""
 [model]
@@ -192,7 +192,9 @@ def test_ctrl_c_on_a_real_terminal_line(uninterrupted: Path, tmp_path: Path) -> 
     assert Run.load(tmp_path / "runs/it").results.status == "interrupted"
 
 
-def test_two_processes_cannot_work_on_one_run(billhook: Billhook, uninterrupted: Path, tmp_path: Path) -> None:
+def test_two_processes_cannot_work_on_one_run(
+    billhook: Billhook, uninterrupted: Path, tmp_path: Path
+) -> None:
     from billhook.pipeline import RunDirectory
 
     shutil.copytree(uninterrupted, tmp_path / "it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,8 +15,9 @@ from billhook.allocate.budget import Bound
 MEASUREMENTS = 8  # at most; each exports a network and runs it for a while
 
 # Fractions of the bound. A quick measurement must leave a little room; one that was confirmed need not.
-# From _CLOSE on, no better network is looked for.
-_INSIDE, _AIM, _CLOSE = 0.98, 0.955, 0.92
+# From _CLOSE on, no better network is looked for; nor is one whose work differs by less than _SAME, which
+# timing could not tell apart.
+_INSIDE, _AIM, _CLOSE, _SAME = 0.98, 0.955, 0.92, 0.02
 
 
 class LatencySample(Protocol):
@@ -62,8 +64,12 @@ class Search:
     @property
     def settled(self) -> bool:
         """True if more quick measurements are of no use."""
-        close = self.low >= 0 and self.ratio(self.low) >= _CLOSE
-        return close or self.high - self.low <= 1 or len(self.samples) >= MEASUREMENTS
+        if self.high - self.low <= 1 or len(self.samples) >= MEASUREMENTS:
+            return True
+        if self.low < 0:
+            return False
+        above = float(self.work[self.high]) if self.high < len(self.work) else math.inf
+        return self.ratio(self.low) >= _CLOSE or above <= (1 + _SAME) * self.work[self.low]
 
     def ratio(self, rung: int) -> float:
         """Return measured latency over the bound."""

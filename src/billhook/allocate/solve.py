@@ -77,7 +77,8 @@ def solve(
         raise InputError("a latency bound needs a backend that can time networks")
     full = path.cost(path.counts(1.0), tuple(KEYS))
     original = {m: float(full[m][0]) for m in bounds}
-    limits = {m: b.absolute(original[m]) for m, b in bounds.items()}
+    # A fraction that was computed from a cost must lead back to that cost, whatever the last digit.
+    limits = {m: b.absolute(original[m]) * (1 + 1e-12 * b.relative) for m, b in bounds.items()}
     _check_reachable(path, bounds, original, limits)
     counts = fill(path, largest_amount(path, limits), limits)
     if timed is None or latency is None:

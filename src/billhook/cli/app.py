@@ -1,4 +1,4 @@
-"""The command line: `billhook inspect | compress | measure | report | methods`."""
+"""The command line: `billhook inspect | compress | export | measure | report | methods`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from billhook.cli.compress import compress
+from billhook.cli.export import export
 from billhook.cli.guard import Guard
 from billhook.cli.inspect import inspect
 from billhook.cli.measure import measure
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (inspect, compress, measure, report, methods):
+for command in (inspect, compress, export, measure, report, methods):
     app.command()(command)
 
 

@@ -48,7 +48,7 @@ from billhook.cli.terminal import Terminal
 from billhook.errors import InputError
 
 if TYPE_CHECKING:
-    from billhook.pipeline import RunDirectory
+    from billhook.pipeline import RunDirectory, Subject
     from billhook.recipe import Recipe
 
 
@@ -158,11 +158,12 @@ def _preview(terminal: Terminal, recipe: Recipe) -> None:
 
 
 def _begin(ctx: typer.Context, terminal: Terminal, recipe: Recipe, runs: Path) -> None:
-    from billhook.pipeline import begin
+    from billhook.pipeline import Subject, begin
 
-    directory = begin(recipe, runs)
+    subject = Subject(recipe)
+    directory = begin(subject, runs)
     terminal.say(f"run: {directory.path}")
-    _carry_out(ctx, terminal, directory)
+    _carry_out(ctx, terminal, directory, subject)
 
 
 def _resume(ctx: typer.Context, terminal: Terminal, path: Path) -> None:
@@ -171,7 +172,9 @@ def _resume(ctx: typer.Context, terminal: Terminal, path: Path) -> None:
     _carry_out(ctx, terminal, RunDirectory.open(path))
 
 
-def _carry_out(ctx: typer.Context, terminal: Terminal, directory: RunDirectory) -> None:
+def _carry_out(
+    ctx: typer.Context, terminal: Terminal, directory: RunDirectory, subject: Subject | None = None
+) -> None:
     from billhook.pipeline import Options, carry_out
     from billhook.report import terminal_report, write_html
     from billhook.run_record import Run
@@ -184,7 +187,7 @@ def _carry_out(ctx: typer.Context, terminal: Terminal, directory: RunDirectory) 
         write_html([Run.load(path)], path / "report.html")
 
     options = Options(listen=terminal.show, bars=not terminal.quiet, write_report=write_report)
-    results = carry_out(directory, options)
+    results = carry_out(directory, options, subject)
     report = directory.file("report.html")
     data = {
         "run": str(directory.path),

@@ -41,7 +41,8 @@ class Guard(TyperGroup):
             sys.stderr.write(f"\ninterrupted{_hint(ctx)}\n")
             ctx.exit(INTERRUPTED)
         except BillhookError as e:
-            _show(ctx, f"error: {e}{_hint(ctx)}")
+            # What the user asked for cannot be had (2, 3): going on would end the same way.
+            _show(ctx, f"error: {e}{_hint(ctx) if e.exit_code == 1 else ''}")
             ctx.exit(e.exit_code)
         except BrokenPipeError:
             # The reader of stdout has gone (`| head`); nothing is wrong, and nothing more can be said there.

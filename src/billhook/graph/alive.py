@@ -16,13 +16,14 @@ from torch import Tensor
 def alive_weights(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     """Return a random tensor for every floating-point one, scaled so that activations neither die nor grow.
 
-    Matrices and kernels are normal with variance 2 ÷ fan-in, variances and scales lie in 0.5–1.5, shifts are
-    small. The global random state is not touched.
+    Other tensors are copied. Matrices and kernels are normal with variance 2 ÷ fan-in, variances and scales
+    lie in 0.5–1.5, shifts are small. The global random state is not touched.
     """
     generator = torch.Generator().manual_seed(seed)
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
+            result[name] = tensor.clone()
             continue
         shape, leaf = tuple(tensor.shape), name.rsplit(".", 1)[-1]
         wide = [s for s in shape if s > 1]

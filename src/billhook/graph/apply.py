@@ -18,7 +18,7 @@ from billhook.graph.alive import alive_weights
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture_call, graph_of
-from billhook.graph.inputs import Call
+from billhook.graph.inputs import Call, copied
 from billhook.graph.plan import Plan
 from billhook.graph.slicing import copy_around, sliced
 
@@ -163,16 +163,19 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
-    """Return everything `network` returns for `call`, flattened, without gradients."""
+    """Return everything `network` returns for `call`, flattened; inputs and buffers stay as they are."""
+    args, kwargs = copied(call)
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with torch.no_grad():
-        return pytree.tree_leaves(network(*call[0], **call[1]))
+        return pytree.tree_leaves(functional_call(network, buffers, args, kwargs))
 
 
 def _outputs(network: nn.Module, call: Call, what: str, weights: dict[str, Tensor]) -> list[Any]:
     """Return what `network` returns with `weights` in place of its own."""
+    args, kwargs = copied(call)
     try:
         with torch.no_grad():
-            return pytree.tree_leaves(functional_call(network, weights, call[0], call[1]))
+            return pytree.tree_leaves(functional_call(network, weights, args, kwargs))
     except Exception as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else ""
         raise ApplyError(f"{what} does not run: {type(e).__name__}: {first}") from e

@@ -194,7 +194,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence warnings and log lines of the exporter; what matters comes back as an error."""
-    loggers = [logging.getLogger(n) for n in ("torch.export", "torch._export", "torch.fx", "torch._dynamo")]
+    loggers = [logging.getLogger(n) for n in ("torch.export", "torch._export", "torch.fx", "torch._dynamo", "torch._subclasses")]
     levels = [x.level for x in loggers]
     for x in loggers:
         x.setLevel(logging.CRITICAL)

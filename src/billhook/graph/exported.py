@@ -41,7 +41,8 @@ class ExportedNetwork(nn.Module):
         graph, constants = _rewritten(program, kept)
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
-        self._sources = [program.tensors.get(n.name, n.name) for n in graph.nodes if n.op == "placeholder"]
+        sources = [n.meta.get("source", n.name) for n in graph.nodes if n.op == "placeholder"]
+        self._sources = [program.tensors.get(s, s) for s in sources]
         self._inputs = frozenset(program.inputs)
         self._in_spec, self._out_spec = program.in_spec, program.out_spec
         self._inference = fx.GraphModule({}, graph)
@@ -99,6 +100,8 @@ def _rewritten(program: Program, kept: Kept | None) -> tuple[fx.Graph, dict[str,
                 copies[node] = graph.call_function(target, args, kwargs)
                 continue
         copies[node] = graph.node_copy(node, lambda n: copies[n])
+        if node.op == "placeholder":
+            copies[node].meta["source"] = node.name  # the copy has another name if this is one of Python's
     # Constants become inputs of the graph like parameters are, so that they move with the module.
     first = next(iter(graph.nodes))
     for stand_in, constant in waiting:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from billhook.errors import InputError, PlanError
 
@@ -72,6 +73,11 @@ def synthesize(description: Mapping[str, Any], seed: int = 0) -> Call:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as e:
         raise PlanError(f"the plan's description of the inputs is corrupted: {e}") from None
     return args, kwargs
+
+
+def copied(call: Call) -> Call:
+    """Return the call with copies of its tensors, for networks that change their inputs in place."""
+    return tree_map_only(Tensor, Tensor.clone, call)  # type: ignore[no-any-return]
 
 
 def repeat_batch(call: Call, times: int) -> Call:

@@ -111,6 +111,8 @@ class Plan:
         for entry, kind in (("inputs", dict), ("made_by", dict), ("mixing", str)):
             if not isinstance(data.get(entry), kind):
                 raise PlanError(f"plan is corrupted: {entry!r} is missing or is not a {kind.__name__}")
+        if data["mixing"] not in ("freeze", "allow"):
+            raise PlanError(f"plan is corrupted: 'mixing' is {data['mixing']!r}, not 'freeze' or 'allow'")
         keep = {name: _parse_group(name, entry) for name, entry in groups.items()}
         return cls(keep, data["fingerprint"], data["inputs"], data["mixing"], data["made_by"])
 

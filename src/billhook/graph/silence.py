@@ -36,6 +36,8 @@ class SilencedNetwork(nn.Module):
         self.model = model
         self._graph = graph
         self._kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+        # In the order of the program, which `fx.Node.users` need not follow.
+        self._last_user = {operand: n for n in graph.program.graph.nodes for operand in n.all_input_nodes}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run on inputs of the same shapes as the example inputs."""
@@ -44,10 +46,11 @@ class SilencedNetwork(nn.Module):
     def run(self, call: Call, observe: Observer | None = None) -> Any:
         """Run, and show every value to `observe` (after silencing, before it is freed)."""
         program = self._graph.program
-        flat, spec = pytree.tree_flatten(call)
+        flat, spec = pytree.tree_flatten(example.copied(call))
         if spec != program.in_spec:
             raise InputError(f"expected inputs structured like {program.in_spec}, got {spec}")
-        tensors = dict(named_tensors(self.model))
+        # Copies of what forward may change in place.
+        tensors = dict(named_tensors(self.model)) | {n: b.clone() for n, b in self.model.named_buffers(remove_duplicate=False)}
         given = dict(zip(program.inputs, flat, strict=True))
         values: dict[fx.Node, Any] = {}
         for node in program.graph.nodes:
@@ -64,7 +67,9 @@ class SilencedNetwork(nn.Module):
                 values[node] = self._run_node(node, values)
                 if observe is not None:
                     observe(node, values[node])
-            _free(node, values)
+            for operand in node.all_input_nodes:
+                if self._last_user[operand] is node:
+                    values.pop(operand, None)
         raise AssertionError("a graph ends with its output")
 
     def _run_node(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
@@ -136,10 +141,3 @@ def _scatter(tensor: Tensor, masks: list[Mask | None]) -> Tensor:
             index = torch.from_numpy(mask.nonzero()[0]).to(tensor.device)
             tensor = tensor.new_zeros(shape).index_copy(dim, index, tensor)
     return tensor
-
-
-def _free(node: fx.Node, values: dict[fx.Node, Any]) -> None:
-    """Drop values that no later operator reads."""
-    for operand in node.all_input_nodes:
-        if operand in values and next(reversed(list(operand.users))) is node:
-            del values[operand]

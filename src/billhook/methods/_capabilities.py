@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from billhook.criteria import criteria
 from billhook.methods import methods
+from billhook.options import Configurable, describe
 from billhook.registry import Registry
+
+K = TypeVar("K", bound=Configurable)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Capability:
         trains: Changes weights while deciding.
         tests: File in the repository that tests it.
         notes: What a user should know.
+        options: One line for every option.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Capability:
     trains: bool
     tests: str
     notes: str
+    options: Mapping[str, str]
 
 
 def capabilities() -> list[Capability]:
@@ -39,7 +46,7 @@ def capabilities() -> list[Capability]:
     return [*_rows(methods, "methods"), *_rows(criteria, "criteria")]
 
 
-def _rows(registry: Registry[type], folder: str) -> list[Capability]:
+def _rows(registry: Registry[type[K]], folder: str) -> list[Capability]:
     rows = []
     for name in registry.names():
         info = registry.info(name)
@@ -53,6 +60,7 @@ def _rows(registry: Registry[type], folder: str) -> list[Capability]:
                 trains=info.trains,
                 tests=f"tests/unit/{folder}/test_{name}.py",
                 notes=info.notes,
+                options=describe(registry.get(name)),
             )
         )
     return rows

@@ -11,12 +11,12 @@ from datetime import datetime
 from pathlib import Path
 
 from billhook.errors import BillhookError, MissingExtraError
+from billhook.pipeline.checks import check, check_unchanged
 from billhook.pipeline.deciding import Decision, decide_plan
 from billhook.pipeline.event import Event, Listener, silent
 from billhook.pipeline.run_directory import RECIPE, RunDirectory
 from billhook.pipeline.runner import run_stages
 from billhook.pipeline.stages import STAGES
-from billhook.pipeline.stages.prepare import check, check_unchanged
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.summary import Status, results
 from billhook.pipeline.work import Work
@@ -48,30 +48,43 @@ def preview(recipe: Recipe) -> Decision:
         BillhookError: what a run would raise up to the decision.
     """
     subject = Subject(recipe)
-    check(recipe, subject)
-    return decide_plan(recipe, subject)
+    check(subject)
+    return decide_plan(subject)
 
 
-def begin(recipe: Recipe, runs: Path) -> RunDirectory:
-    """Return a new run directory below `runs` that holds the resolved recipe; never one that exists."""
+def begin(subject: Subject, runs: Path) -> RunDirectory:
+    """Return a new run directory below `runs` that holds the resolved recipe; never one that exists.
+
+    Raises:
+        BillhookError: what can be known now of what a run would raise; then there is no directory either.
+    """
+    check(subject)
+    recipe = subject.recipe
     directory = RunDirectory.create(runs, recipe.name or _name(recipe))
     directory.write_text(RECIPE, to_toml(recipe))
     return directory
 
 
-def carry_out(directory: RunDirectory, options: Options | None = None) -> Results:
+def carry_out(
+    directory: RunDirectory, options: Options | None = None, subject: Subject | None = None
+) -> Results:
     """Run every stage that has not finished yet, and return the results.
 
     Works for a new directory and for one whose run was interrupted or failed, at any moment. Fine-tuning
     continues at the step of its last checkpoint. `results.json` is written however the run ends.
 
+    Args:
+        directory: What `begin` made, or an earlier session left.
+        options: How the run talks to the world.
+        subject: What was given to `begin`, so that network and data are not made twice.
     Raises:
         BillhookError: if a stage fails; what finished before stays.
         KeyboardInterrupt: after an interrupt; the same.
     """
     options = options or Options()
     with directory.locked():
-        work = Work(read(directory.file(RECIPE)), directory, options.listen, bars=options.bars)
+        subject = subject or Subject(read(directory.file(RECIPE)))
+        work = Work(subject, directory, options.listen, bars=options.bars)
         created = _created(directory)
         try:
             check_unchanged(work)

@@ -10,7 +10,6 @@ from torch import nn
 from billhook.graph import Graph, Groups, Plan, Scope
 from billhook.methods import prune
 from billhook.pipeline.subject import Subject
-from billhook.recipe import Recipe
 from billhook.results import Cost
 from billhook.run_record import LayerChange
 from billhook.units import format_count
@@ -48,11 +47,12 @@ class Decision:
         return [{**g.to_dict(), "kept": kept.get(g.id, g.size)} for g in self.groups]
 
 
-def decide_plan(recipe: Recipe, subject: Subject) -> Decision:
+def decide_plan(subject: Subject) -> Decision:
     """Return a plan that meets the recipe's budget; nothing is written or changed.
 
     A bound on latency exports and measures candidates, in a temporary folder.
     """
+    recipe = subject.recipe
     assert recipe.budget is not None
     wanted = recipe.prune
     plan = prune(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +48,7 @@ class Subject:
     def bundled(self) -> Checkpoint | None:
         """The trained weights that come with billhook and fit the recipe, None if there are none."""
         wanted = self.recipe.model
-        if wanted.weights or self.recipe.train or self.dataset is None or ":" in wanted.name:
+        if wanted.weights or self.dataset is None or ":" in wanted.name:
             return None
         found = checkpoint(wanted.name, self.dataset.name)
         if found is None or any(found.arguments.get(k) != v for k, v in wanted.args.items()):
@@ -67,11 +69,17 @@ class Subject:
         return model.eval()
 
     @property
+    def trains(self) -> bool:
+        """True if the original is to be trained first; weights that come with billhook make that needless."""
+        return self.recipe.train is not None and self.recipe.train.wanted and self.bundled is None
+
+    @property
     def weights_from(self) -> str:
         """Where the original's weights come from, in words; "" if they are random."""
         wanted = self.recipe.model
         if self.bundled is not None:
-            return f"trained on {self.bundled.dataset}, comes with billhook"
+            arguments = ", ".join(f"{k}={v}" for k, v in self.bundled.arguments.items())
+            return f"trained on {self.bundled.dataset}, come with billhook ({arguments})"
         if wanted.weights:
             return Path(wanted.weights).name
         return wanted.name if ":" in wanted.name else ""
@@ -102,7 +110,16 @@ class Subject:
     @cached_property
     def graph(self) -> Graph:
         """The captured network with its groups and cost formulas."""
-        return capture(self.model, self.example_inputs, mixing=self.recipe.prune.mixing)
+        # torch prints half-made graphs to stderr before it raises; our error says what a person needs.
+        with contextlib.redirect_stderr(io.StringIO()):
+            return capture(self.model, self.example_inputs, mixing=self.recipe.prune.mixing)
+
+    @property
+    def preprocessing(self) -> dict[str, Any] | None:
+        """How an image becomes an input and an output a class, for manifests; None without data."""
+        if self.dataset is None:
+            return None
+        return {**self.dataset.preprocessing, "classes": list(self.dataset.classes)}
 
     def calibration(self) -> Iterable[tuple[Tensor, Tensor]] | None:
         """Return training images that a method may learn from, None without data."""

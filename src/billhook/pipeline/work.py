@@ -14,7 +14,7 @@ from billhook.errors import StorageError
 from billhook.graph import Plan, apply, save
 from billhook.graph.storage import load_tensors, read_tensors
 from billhook.measure import Artifact
-from billhook.pipeline.event import Event, Listener
+from billhook.pipeline.event import Listener
 from billhook.pipeline.run_directory import RunDirectory, storage_errors
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe
@@ -28,6 +28,7 @@ class Work:
     """One run in progress.
 
     Attributes:
+        subject: The network, its data and its graph.
         recipe: What was asked for.
         directory: Where everything is kept.
         listen: Who wants to know how it goes.
@@ -35,21 +36,17 @@ class Work:
     """
 
     def __init__(
-        self, recipe: Recipe, directory: RunDirectory, listen: Listener, *, bars: bool = False
+        self, subject: Subject, directory: RunDirectory, listen: Listener, *, bars: bool = False
     ) -> None:
-        self.recipe = recipe
+        self.subject = subject
+        self.recipe: Recipe = subject.recipe
         self.directory = directory
         self.listen = listen
         self.bars = bars
-        self.subject = Subject(recipe)
 
     def outcome(self, stage: str) -> dict[str, Any]:
         """Return what a stage handed back; empty if it was not part of the run or has not finished."""
         return self.directory.outcome(stage) or {}
-
-    def note(self, text: str) -> None:
-        """Tell a person something that they should know."""
-        self.listen(Event("note", text=text))
 
     @property
     def data(self) -> Dataset:

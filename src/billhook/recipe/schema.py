@@ -208,8 +208,8 @@ class Measure(_Table):
 class Recipe(_Table):
     """Everything a run needs to know.
 
-    `train` trains the original first; without it, the original is taken as it is. `finetune` is for
-    runs with data only.
+    `train` trains the original first, unless trained weights for it come with billhook; without it, the
+    original is taken as it is. `finetune` is for runs with data.
     """
 
     name: str = Field(default="", pattern=r"^[\w.-]*$")

@@ -62,7 +62,7 @@ def test_each_failure_is_one_message_and_one_code(how: str, code: int, message: 
     assert outcome.stdout == ""
 
 
-@pytest.mark.parametrize("how", ["input", "storage", "budget", "interrupt", "full", "bug"])
+@pytest.mark.parametrize("how", ["storage", "interrupt", "full", "bug"])
 def test_the_hint_says_how_to_go_on(how: str) -> None:
     outcome = CliRunner().invoke(app, ["fail", how, "--hint", "continue with --resume"])
     assert outcome.stderr.strip().endswith("\ncontinue with --resume")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from billhook import train
 from billhook.data import Augment, Batches, Order
 
 
@@ -55,6 +56,10 @@ def test_an_epoch_from_the_middle_equals_the_rest_of_a_whole_one() -> None:
     for (x, y), (again, labels) in zip(whole[2:], rest, strict=True):
         assert x.equal(again)
         assert y.equal(labels)
+
+
+def test_training_takes_it_as_batches_that_can_resume() -> None:
+    assert isinstance(batches(Order(4, 2)), train.Batches)
 
 
 def test_random_changes_differ_between_epochs() -> None:

@@ -26,12 +26,7 @@ def _finetunes(work: Work) -> bool:
 
 STAGES: tuple[Stage[Work], ...] = (
     Stage("prepare", "network and data", prepare),
-    Stage(
-        "train",
-        "training of the original",
-        train,
-        lambda w: w.recipe.train is not None and w.recipe.train.wanted,
-    ),
+    Stage("train", "training of the original", train, lambda work: work.subject.trains),
     Stage("baseline", "accuracy of the original", baseline, _has_data),
     Stage("decide", "what to remove", decide),
     Stage("prune", "removal and verification", prune),

@@ -12,7 +12,7 @@ from billhook.run_record import save_groups, save_layers
 def decide(work: Work) -> dict[str, Any]:
     """Return costs before and after; writes `plan.json`, `groups.json` and `layers.json`."""
     work.original  # noqa: B018 (trained weights must be in the network before it is scored)
-    decision = decide_plan(work.recipe, work.subject)
+    decision = decide_plan(work.subject)
     decision.plan.save(work.directory.file(PLAN))
     work.plan = decision.plan
     save_groups(work.directory.path, decision.group_rows())

@@ -21,7 +21,6 @@ def export(work: Work) -> dict[str, Any]:
     folder = work.directory.file("artifacts")
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted session
     costs = work.outcome("decide")
-    dataset = work.subject.dataset
     inputs = work.subject.example_inputs
     made = {}
     for name, model, cost in (
@@ -33,9 +32,7 @@ def export(work: Work) -> dict[str, Any]:
             inputs,
             folder / name,
             backend=work.recipe.export.backend,
-            preprocessing=None
-            if dataset is None
-            else {**dataset.preprocessing, "classes": list(dataset.classes)},
+            preprocessing=work.subject.preprocessing,
             plan=None if name == "original" else work.plan,
             cost=Cost(**costs[cost]),
         )

@@ -1,0 +1,66 @@
+"""Find out early what would fail late."""
+
+from __future__ import annotations
+
+from billhook.criteria import criteria
+from billhook.errors import InputError, MissingExtraError
+from billhook.graph import Scope
+from billhook.measure import backends
+from billhook.measure.environment import versions
+from billhook.methods import methods
+from billhook.options import configure
+from billhook.pipeline.subject import Subject
+from billhook.pipeline.work import Work
+from billhook.recipe import Recipe
+
+TRAINER = "lightning-fabric"
+
+
+def check(subject: Subject) -> None:
+    """Raise now what a stage would raise after hours.
+
+    Raises:
+        InputError: if there is no budget, an option does not exist, a scope pattern matches nothing, or
+            data are missing.
+        CaptureError: if the network cannot be captured.
+        MissingExtraError: if the runtime or the training library is not installed.
+    """
+    recipe = subject.recipe
+    if recipe.budget is None:
+        raise InputError("there is no budget: give --budget latency=0.5, or a [budget] table in the recipe")
+    _check_method(recipe)
+    if recipe.train is not None and recipe.data is None:
+        raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
+    runtime = backends.get(recipe.export.backend)
+    if not versions((runtime.library,)):
+        raise MissingExtraError(runtime.library, "onnx", f"the runtime {recipe.export.backend!r}")
+    trains = subject.trains or (recipe.data is not None and recipe.finetune.wanted)
+    if trains and not versions((TRAINER,)):
+        raise MissingExtraError(TRAINER, "train", "training")
+    Scope(recipe.prune.include, recipe.prune.exclude).select(subject.graph.groups)
+
+
+def _check_method(recipe: Recipe) -> None:
+    name = recipe.prune.method
+    own = name in methods.names()
+    info = methods.info(name) if own else criteria.info(name)
+    if info.needs_data and recipe.data is None:
+        raise InputError(f"method {name!r} learns from data: give --data, or a [data] table in the recipe")
+    if own:
+        configure(methods.get(name), recipe.prune.options, what=f"method {name!r}")
+    else:
+        configure(criteria.get(name), recipe.prune.options, what=f"method {name!r}")
+
+
+def check_unchanged(work: Work) -> None:
+    """Raise if the network of a resumed run is not the one that the run began with.
+
+    Raises:
+        InputError: says so, and what to do.
+    """
+    before = work.outcome("prepare").get("weights_sha256")
+    if before is not None and before != work.subject.weights_hash():
+        raise InputError(
+            f"{work.recipe.model.name} has other weights than when the run began, so the run cannot be "
+            "resumed; bring them back, seed what is random in it, or start a new run"
+        )

@@ -1,0 +1,91 @@
+"""What holds for every allocator."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from billhook.allocate import allocators
+from billhook.allocate.budget import Budget
+from billhook.allocate.solve import solve
+from billhook.errors import BudgetError, InputError
+from billhook.graph import capture
+from billhook.options import configure
+from tests.contract.wrong_values import wrong_values
+from tests.networks import NETWORKS, build
+
+AMOUNTS = np.linspace(0, 1, 101)
+SIZES = (1, 7, 64, 20)
+
+every_allocator = pytest.mark.parametrize("name", allocators.names())
+
+
+def _scores(kind: str) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    draw = {
+        "uniform": lambda n: rng.random(n),
+        "heavy tails": lambda n: rng.lognormal(0, 3, n),
+        "all equal": np.ones,
+        "all zero": np.zeros,
+        "tiny": lambda n: rng.random(n) * 1e-30,
+        "negative": lambda n: rng.normal(size=n),
+    }
+    return [draw[kind](n) for n in SIZES]
+
+
+every_kind_of_scores = pytest.mark.parametrize(
+    "kind", ["uniform", "heavy tails", "all equal", "all zero", "tiny", "negative"]
+)
+
+
+@every_allocator
+@every_kind_of_scores
+def test_widths_run_from_nothing_to_everything_and_never_shrink(name: str, kind: str) -> None:
+    wanted = allocators.get(name)().wanted(_scores(kind), AMOUNTS)
+    assert wanted.shape == (len(AMOUNTS), len(SIZES))
+    assert (wanted[0] == 0).all()
+    assert (wanted[-1] == SIZES).all()
+    assert (np.diff(wanted, axis=0) >= 0).all()
+
+
+@every_allocator
+@every_kind_of_scores
+def test_one_amount_at_a_time_gives_the_same_as_many(name: str, kind: str) -> None:
+    allocator, scores = allocators.get(name)(), _scores(kind)
+    for amount, row in zip(AMOUNTS[::20], allocator.wanted(scores, AMOUNTS)[::20], strict=True):
+        assert np.array_equal(allocator.wanted(scores, np.array([amount]))[0], row)
+
+
+@every_allocator
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_budgets_are_met_on_every_network(name: str, network: str, round_to: int) -> None:
+    graph = capture(*build(network))
+    groups = graph.groups.prunable
+    rng = np.random.default_rng(0)
+    scores = {g.id: rng.random(g.size) for g in groups}
+    budget = Budget(macs=0.7, params=0.8)
+    made = solve(groups, scores, allocators.get(name)(), graph.costs, budget, multiple=lambda channels: round_to)
+    assert all(made.reached[m] <= made.limits[m] for m in ("macs", "params"))
+    for group in groups:
+        kept = int(made.keep[group.id].sum())
+        assert kept >= 1
+        assert kept == group.size or kept * group.width % round_to == 0
+    with pytest.raises(BudgetError) as caught:
+        solve(groups, scores, allocators.get(name)(), graph.costs, Budget(macs=1e-6), multiple=lambda c: round_to)
+    reachable = caught.value.reachable["macs"] / graph.costs.cost().macs
+    again = Budget(macs=reachable)
+    made = solve(groups, scores, allocators.get(name)(), graph.costs, again, multiple=lambda c: round_to)
+    assert made.reached["macs"] == caught.value.reachable["macs"]
+
+
+@every_allocator
+def test_wrong_options_are_refused_with_the_valid_range(name: str) -> None:
+    kind = allocators.get(name)
+    assert all("rule" in f.metadata and f.metadata["help"] for f in fields(kind))
+    for option, value, rule in wrong_values(kind):
+        with pytest.raises(InputError) as caught:
+            configure(kind, {option: value}, what=f"allocator {name!r}")
+        assert str(rule) in str(caught.value)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+
+from billhook.allocate.families.uniform import Uniform
+from billhook.allocate.path import Path
+from tests.unit.allocate.two_layers import GROUPS, SCORES, TwoLayers
+
+
+def _path(multiple: int = 8) -> Path:
+    return Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: multiple)
+
+
+def test_counts_are_rounded_and_run_from_smallest_to_full() -> None:
+    assert _path().counts([0.0, 0.4, 1.0]).tolist() == [[8, 8], [24, 16], [64, 32]]
+
+
+def test_costs_leave_other_groups_whole() -> None:
+    costs = _path().cost(np.array([[8, 8], [64, 32]]), ("macs", "size"))
+    assert costs["macs"].tolist() == [6400, 204800]
+    assert costs["size"].tolist() == [4 * 88, 4 * 384]
+
+
+def test_the_best_units_are_kept() -> None:
+    keep = _path().keep(np.array([2, 3]))
+    assert np.flatnonzero(keep["a"]).tolist() == [62, 63]
+    assert np.flatnonzero(keep["b"]).tolist() == [0, 1, 2]
+
+
+def test_the_multiple_may_depend_on_the_width_of_the_group() -> None:
+    path = Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: channels // 4)
+    assert [a[0] for a in path.allowed] == [16, 8]
+
+
+def test_no_groups_is_a_path_with_one_network() -> None:
+    path = Path([], [], Uniform(), TwoLayers(), lambda channels: 8)
+    assert path.counts([0.0, 1.0]).shape == (2, 0)
+    assert path.cost(path.counts(0.0), ("macs",))["macs"].tolist() == [204800]

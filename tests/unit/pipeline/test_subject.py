@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from billhook.data import Dataset
+from billhook.errors import InputError
+from billhook.models import Checkpoint, build
+from billhook.pipeline import Subject
+from billhook.pipeline import subject as module
+from billhook.recipe import Recipe
+from billhook.results import Measurement
+
+
+def recipe(**tables: Any) -> Recipe:
+    return Recipe.model_validate({"model": {"name": "resnet-8"}, **tables})
+
+
+def test_the_data_say_the_channels_the_classes_and_the_shape() -> None:
+    subject = Subject(recipe(data={"name": "digits"}))
+    inputs = subject.example_inputs
+    assert isinstance(inputs, torch.Tensor)
+    assert inputs.shape == (1, 1, 8, 8)
+    assert subject.model(inputs).shape == (1, 10)
+
+
+def test_the_network_is_the_same_each_time_and_the_callers_generator_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second = (Subject(recipe(seed=1)).weights_hash() for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    assert first == second
+    assert first != Subject(recipe(seed=2)).weights_hash()
+
+
+def test_weights_are_read_from_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    trained = build("resnet-8")
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    subject = Subject(recipe(model={"name": "resnet-8", "weights": str(tmp_path / "w.safetensors")}))
+    assert torch.equal(subject.model.state_dict()["conv.weight"], trained.state_dict()["conv.weight"])
+    assert subject.weights_from == "w.safetensors"
+
+
+def test_several_inputs_may_be_positional_or_named() -> None:
+    several = Subject(recipe(model={"name": "resnet-8", "input": ["1x3x8x8", "2x4:int64<7"]})).example_inputs
+    assert isinstance(several, tuple)
+    assert several[1].dtype == torch.int64
+    assert int(several[1].max()) < 7
+    named = Subject(recipe(model={"name": "resnet-8", "input": ["x=1x3x8x8", "m=1x4:bool"]})).example_inputs
+    assert isinstance(named, dict)
+    assert named["m"].dtype == torch.bool
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({}, "give --input 1x3x224x224, or --data"),
+        (
+            {"model": {"name": "resnet-8", "input": ["2x3x8x8"]}, "data": {"name": "digits"}},
+            "does not fit the images of digits, which are 1x8x8; leave --input out, or write 2x1x8x8",
+        ),
+    ],
+)
+def test_inputs_that_cannot_be_made_are_explained(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _ = Subject(recipe(**tables)).example_inputs
+
+
+def test_calibration_images_come_in_batches_of_the_training() -> None:
+    subject = Subject(recipe(data={"name": "digits", "batch": 64}, prune={"calibration": 150}))
+    batches = list(subject.calibration() or ())
+    assert [len(targets) for _, targets in batches] == [64, 64, 22]
+    assert Subject(recipe()).calibration() is None
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> nn.Module:
+    """Pretend that billhook comes with a trained resnet-8 of width 8 for digits."""
+    arguments = {"channels": [8, 16, 32], "in_channels": 1, "num_classes": 10}
+    network = build("resnet-8", **arguments)
+
+    class Bundled(Checkpoint):
+        def load(self) -> nn.Module:
+            return network
+
+    found = Bundled(tmp_path, "resnet-8", arguments, "digits", Measurement(0.9, "1"), "", {})
+    monkeypatch.setattr(module, "checkpoint", lambda model, data: found if data == "digits" else None)
+    return network
+
+
+def test_trained_weights_that_come_with_billhook_are_taken_instead_of_training(bundled: nn.Module) -> None:
+    subject = Subject(recipe(data={"name": "digits"}, train={"epochs": 2}))
+    assert subject.model is bundled
+    assert not subject.trains
+    assert "channels=[8, 16, 32]" in subject.weights_from
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "resnet-8", "args": {"channels": [16, 32, 64]}},
+        {"name": "resnet-8", "args": {"in_channels": 1, "stem_stride": 2}},
+    ],
+)
+def test_weights_for_other_arguments_are_not(bundled: nn.Module, model: dict[str, Any]) -> None:
+    subject = Subject(recipe(model=model, data={"name": "digits"}, train={"epochs": 2}))
+    assert subject.bundled is None
+    assert subject.trains
+
+
+def test_a_data_set_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(recipe(data={"name": "digits"}))
+    first = subject.dataset
+    assert isinstance(first, Dataset)
+    assert subject.dataset is first
