@@ -61,9 +61,7 @@ class Configurable:
 
     def __post_init__(self) -> None:
         for name, rule in rules(type(self)).items():
-            value = getattr(self, name)
-            if not rule.accepts(value):
-                raise InputError(f"option {name}={value!r} of {type(self).__name__} must be {rule}")
+            _check(type(self).__name__, name, getattr(self, name), rule)
 
 
 C = TypeVar("C", bound=Configurable)
@@ -94,7 +92,12 @@ def configure(kind: type[C], options: Mapping[str, Any], *, what: str) -> C:
         if name not in known:
             hint = suggest(name, known) if known else "; it has no options"
             raise InputError(f"{what} has no option {name!r}{hint}")
-    try:
-        return kind(**options)
-    except InputError as e:
-        raise InputError(f"{what}: {e}") from None
+    for name, rule in rules(kind).items():
+        if name in options:
+            _check(what, name, options[name], rule)
+    return kind(**options)
+
+
+def _check(what: str, name: str, value: object, rule: Rule) -> None:
+    if not rule.accepts(value):
+        raise InputError(f"{what}: option {name}={value!r} must be {rule}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from billhook.allocate import allocators
 from billhook.allocate.budget import Budget
 from billhook.allocate.solve import solve
 from billhook.errors import BudgetError, InputError
-from billhook.graph import capture
+from billhook.graph import Graph, capture
 from billhook.options import configure
 from tests.contract.wrong_values import wrong_values
 from tests.networks import NETWORKS, build
@@ -20,6 +21,11 @@ AMOUNTS = np.linspace(0, 1, 101)
 SIZES = (1, 7, 64, 20)
 
 every_allocator = pytest.mark.parametrize("name", allocators.names())
+
+
+@cache
+def _graph(network: str) -> Graph:
+    return capture(*build(network))
 
 
 def _scores(kind: str) -> list[np.ndarray]:
@@ -62,19 +68,28 @@ def test_one_amount_at_a_time_gives_the_same_as_many(name: str, kind: str) -> No
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_budgets_are_met_on_every_network(name: str, network: str, round_to: int) -> None:
-    graph = capture(*build(network))
+    graph = _graph(network)
     groups = graph.groups.prunable
     rng = np.random.default_rng(0)
     scores = {g.id: rng.random(g.size) for g in groups}
     budget = Budget(macs=0.7, params=0.8)
-    made = solve(groups, scores, allocators.get(name)(), graph.costs, budget, multiple=lambda channels: round_to)
+    made = solve(
+        groups, scores, allocators.get(name)(), graph.costs, budget, multiple=lambda channels: round_to
+    )
     assert all(made.reached[m] <= made.limits[m] for m in ("macs", "params"))
     for group in groups:
         kept = int(made.keep[group.id].sum())
         assert kept >= 1
         assert kept == group.size or kept * group.width % round_to == 0
     with pytest.raises(BudgetError) as caught:
-        solve(groups, scores, allocators.get(name)(), graph.costs, Budget(macs=1e-6), multiple=lambda c: round_to)
+        solve(
+            groups,
+            scores,
+            allocators.get(name)(),
+            graph.costs,
+            Budget(macs=1e-6),
+            multiple=lambda c: round_to,
+        )
     reachable = caught.value.reachable["macs"] / graph.costs.cost().macs
     again = Budget(macs=reachable)
     made = solve(groups, scores, allocators.get(name)(), graph.costs, again, multiple=lambda c: round_to)

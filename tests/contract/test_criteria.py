@@ -32,7 +32,9 @@ def _groups(network: str) -> Groups:
     return capture(*build(network)).groups
 
 
-def _scores(name: str, network: str, model: nn.Module, groups: list[ChannelGroup], seed: int = 0) -> dict[str, Tensor]:
+def _scores(
+    name: str, network: str, model: nn.Module, groups: list[ChannelGroup], seed: int = 0
+) -> dict[str, Tensor]:
     return score(criteria.get(name)(), model, groups, calibration=Calibration(batches(network)), seed=seed)
 
 
@@ -140,7 +142,9 @@ def _kill(model: nn.Module, group: ChannelGroup, unit: int) -> None:
             module.running_var.clamp_min_(0.5)
 
 
-def _axes(model: nn.Module, group: ChannelGroup, roles: Any = ("out", "in", "through")) -> list[tuple[Tensor, int, Tensor]]:
+def _axes(
+    model: nn.Module, group: ChannelGroup, roles: Any = ("out", "in", "through")
+) -> list[tuple[Tensor, int, Tensor]]:
     tensors = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     chosen = [m for m in group.members if m.role in roles]
     return [(tensors[m.tensor].detach(), m.axis, torch.tensor(m.index)) for m in chosen]

@@ -40,6 +40,11 @@ def test_a_wrong_value_names_option_and_range(name: str, value: Any, range_: str
         configure(Saw, {name: value}, what="the saw")
 
 
+def test_a_value_is_checked_without_configure_too() -> None:
+    with pytest.raises(InputError, match="Saw: option angle=3 must be a number"):
+        Saw(angle=3)
+
+
 def test_an_unknown_option_lists_close_names() -> None:
     with pytest.raises(InputError, match="the saw has no option 'tooth'; did you mean 'teeth'"):
         configure(Saw, {"tooth": 3}, what="the saw")

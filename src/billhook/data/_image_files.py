@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from billhook.data._batches import Batch, Loader
@@ -74,32 +74,43 @@ class FileBatches(Loader):
             _Samples(self.split, seed if self.augment else None),
             batch_sampler=steps,
             num_workers=self.split.workers,
+            collate_fn=_collate,
             generator=rng,  # otherwise the loader draws from the global generator
         )
-        try:
-            yield from loader
-        except DataError as error:
-            # A worker's error arrives with its traceback as text; the message is its last line.
-            message = str(error).strip().splitlines()[-1]
-            raise DataError(message.partition("DataError: ")[2] or message) from None
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
 
-class _Samples(TorchDataset[tuple[Tensor, int]]):
-    """One decoded, changed and normalised image at a time; `seed` None means no random changes."""
+class _Samples(TorchDataset[tuple[Tensor, int] | DataError]):
+    """One decoded, changed and normalised image at a time; `seed` None means no random changes.
+
+    A broken file is returned as an error, not raised: what a worker raises arrives wrapped in its
+    traceback, and the loader then waits 5 seconds for each of its processes (torch 2.13).
+    """
 
     def __init__(self, split: FileSplit, seed: int | None) -> None:
         self.split, self.seed = split, seed
         self.mean = torch.tensor(split.mean)[:, None, None]
         self.std = torch.tensor(split.std)[:, None, None]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = read_image(self.split.files[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
+        try:
+            image = read_image(self.split.files[index])
+        except DataError as error:
+            return error
         if self.seed is None:
             image = central_crop(image, self.split.size)
         else:
             image = random_crop(image, self.split.size, random.Random(self.seed * 2**32 + index))
         pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 255
         return (pixels - self.mean) / self.std, int(self.split.labels[index])
+
+
+def _collate(samples: list[tuple[Tensor, int] | DataError]) -> Batch | DataError:
+    broken = next((sample for sample in samples if isinstance(sample, DataError)), None)
+    return tuple(default_collate(samples)) if broken is None else broken
 
 
 def pillow() -> Any:

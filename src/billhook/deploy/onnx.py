@@ -87,7 +87,6 @@ def export_onnx(
     ir = _onnx_ir(opset)
     path = Path(path)
     call = Call.of(model, example_inputs)
-    notes: tuple[str, ...] = ()
     with evaluating(model):
         result = call.run(model)
         outputs = named_outputs(result)
@@ -95,18 +94,7 @@ def export_onnx(
             raise ExportError("the network returns no tensor; there is nothing to export")
         if not all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(result)):
             model = _TensorsOnly(model)
-        open_batch = dynamic_batch and call.batch is not None
-        try:
-            graph_model = _convert(model, call, opset, open_batch)
-        except ExportError as e:
-            if not open_batch:
-                raise
-            log.debug("export with an open batch size failed: %s", e)
-            graph_model = _convert(model, call, opset, False)
-            open_batch = False
-        if dynamic_batch and not open_batch:
-            notes = (_why_fixed(call),)
-            log.warning("%s", notes[0])
+        graph_model, note = _lower(model, call, opset, dynamic_batch)
     if graph_model.opset_imports.get("") != opset:
         raise ExportError(f"cannot convert to opset {opset}; the exporter's own is {OPSET}")
     tidy(ir, graph_model, list(outputs))
@@ -116,7 +104,8 @@ def export_onnx(
     ir.save(graph_model, path, external_data=f"{path.name}.data" if external_weights else None)
     inputs = specs(graph_model.graph.inputs, call.tensors)
     results = specs(graph_model.graph.outputs, list(outputs.values()))
-    return OnnxExport(path, inputs, results, call.batch, open_batch, opset, notes)
+    open_batch = dynamic_batch and not note
+    return OnnxExport(path, inputs, results, call.batch, open_batch, opset, (note,) if note else ())
 
 
 class _TensorsOnly(nn.Module):
@@ -130,6 +119,23 @@ class _TensorsOnly(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         leaves = pytree.tree_leaves(self.model(*args, **kwargs))
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _lower(model: nn.Module, call: Call, opset: int, dynamic_batch: bool) -> tuple[Any, str]:
+    """Return the onnx_ir model, and why its batch size is fixed if it was meant to be open."""
+    if not dynamic_batch:
+        return _convert(model, call, opset, False), ""
+    if call.batch is None:
+        note = "the batch size is fixed: the example inputs have no common first dimension"
+    else:
+        note = f"the batch size is fixed at {call.batch}: the network's code depends on it"
+        try:
+            return _convert(model, call, opset, True), ""
+        except ExportError as e:
+            log.debug("export with an open batch size failed: %s", e)
+    graph_model = _convert(model, call, opset, False)
+    log.warning("%s", note)
+    return graph_model, note
 
 
 def _convert(model: nn.Module, call: Call, opset: int, open_batch: bool) -> Any:
@@ -182,9 +188,3 @@ def _onnx_ir(opset: int) -> Any:
     if not OPSET <= opset <= newest:
         raise InputError(f"opset={opset}: this exporter writes {OPSET} to {newest}")
     return onnx_ir
-
-
-def _why_fixed(call: Call) -> str:
-    if call.batch is None:
-        return "the batch size is fixed: the example inputs have no common first dimension"
-    return f"the batch size is fixed at {call.batch}: the network's code depends on it"

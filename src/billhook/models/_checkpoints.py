@@ -91,6 +91,7 @@ def save_checkpoint(
     path = _path(folder, model, dataset)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
+    path.chmod(0o644)  # safetensors lets nobody else read its files; these are installed for all users
     content = {
         "model": model,
         "arguments": dict(arguments),

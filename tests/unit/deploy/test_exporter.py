@@ -69,6 +69,17 @@ def test_an_artifact_for_timing_has_the_same_operators_but_no_check(tmp_path: Pa
     assert kinds[0] == kinds[1]
 
 
+def test_large_weights_go_into_a_file_of_their_own_which_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billhook.deploy.onnx.EMBED_LIMIT", 1000)
+    made = export(convolutions(width=64), IMAGE, tmp_path / "net")
+    assert [f.name for f in made.manifest.files] == ["model.onnx", "model.onnx.data"]
+    (made.directory / "model.onnx.data").unlink()
+    with pytest.raises(StorageError, match=r"model\.onnx\.data: missing"):
+        Artifact.load(made.directory)
+
+
 def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     target = tmp_path / "net"
     export(convolutions(), IMAGE, target)
