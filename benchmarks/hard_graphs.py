@@ -156,8 +156,8 @@ def run(case: Case, seed: int = 0) -> Outcome:
     """Prune half of everything that may leave and compare."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = randomize(case.build(), seed).eval()
-    inputs = case.inputs()
+        inputs = case.inputs()
+        model = randomize(case.build().eval(), seed, inputs)
     graph = capture(model, inputs)
     plan = random_plan(graph, seed=seed)
     small = apply(model, plan)

@@ -24,10 +24,12 @@ CONSUMERS = ("in",)
 EVERYTHING = ("in", "out", "through")  # for channels that a sum or a product consumes, not a weight
 
 
-def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(model: nn.Module, seed: int = 0, example_inputs: ExampleInputs | None = None) -> nn.Module:
     """Draw all weights and statistics anew, so that every channel matters and activations stay alive; return `model`.
 
     Fresh networks have zeros (heads, biases, layer scale) and ones (norms) which make two networks agree by chance.
+    With example inputs, batch norms get statistics near those of the activations; deep networks need that,
+    because activations that grow from layer to layer end in a softmax that turns rounding into differences.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = {
@@ -45,7 +47,27 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
             if isinstance(module, _NormBase) and module.running_mean is not None:
                 module.running_mean.normal_(0, 0.3, generator=generator)
                 module.running_var.uniform_(0.5, 1.5, generator=generator)
+    if example_inputs is not None:
+        _calibrate(model, example_inputs, generator)
     return model
+
+
+def _calibrate(model: nn.Module, example_inputs: ExampleInputs, generator: torch.Generator) -> None:
+    def measure(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        x, shape = args[0].float(), module.running_mean.shape
+        dims = [d for d in range(x.dim()) if d != 1]
+        variance = x.var(dims, unbiased=False).clamp_min(0.1 * float(x.var(unbiased=False)) + 1e-6)
+        shift = 0.3 * torch.randn(shape, generator=generator)
+        module.running_mean.copy_(x.mean(dims) + shift * variance.sqrt())
+        module.running_var.copy_(variance * (0.5 + torch.rand(shape, generator=generator)))
+
+    norms = [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+    handles = [m.register_forward_pre_hook(measure) for m in norms]
+    try:
+        outputs(model, example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _draw(name: str, tensor: Tensor, norm: bool, generator: torch.Generator) -> Tensor:

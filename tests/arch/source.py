@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
-OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "lightning_fabric", "plotly", "sklearn")  # by import name
+OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "lightning_fabric", "plotly", "sklearn", "PIL")  # by import name
 
 
 @dataclass(frozen=True)

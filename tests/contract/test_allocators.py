@@ -10,7 +10,7 @@ import pytest
 
 from billhook.allocate import allocators
 from billhook.allocate.budget import Budget
-from billhook.allocate.solve import solve
+from billhook.allocate.solve import Allocation, solve
 from billhook.errors import BudgetError, InputError
 from billhook.graph import Graph, capture
 from billhook.options import configure
@@ -68,32 +68,24 @@ def test_one_amount_at_a_time_gives_the_same_as_many(name: str, kind: str) -> No
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_budgets_are_met_on_every_network(name: str, network: str, round_to: int) -> None:
-    graph = _graph(network)
+    graph, allocator = _graph(network), allocators.get(name)()
     groups = graph.groups.prunable
     rng = np.random.default_rng(0)
     scores = {g.id: rng.random(g.size) for g in groups}
-    budget = Budget(macs=0.7, params=0.8)
-    made = solve(
-        groups, scores, allocators.get(name)(), graph.costs, budget, multiple=lambda channels: round_to
-    )
+
+    def meet(budget: Budget) -> Allocation:
+        return solve(groups, scores, allocator, graph.costs, budget, multiple=lambda channels: round_to)
+
+    made = meet(Budget(macs=0.7, params=0.8))
     assert all(made.reached[m] <= made.limits[m] for m in ("macs", "params"))
     for group in groups:
         kept = int(made.keep[group.id].sum())
         assert kept >= 1
         assert kept == group.size or kept * group.width % round_to == 0
     with pytest.raises(BudgetError) as caught:
-        solve(
-            groups,
-            scores,
-            allocators.get(name)(),
-            graph.costs,
-            Budget(macs=1e-6),
-            multiple=lambda c: round_to,
-        )
-    reachable = caught.value.reachable["macs"] / graph.costs.cost().macs
-    again = Budget(macs=reachable)
-    made = solve(groups, scores, allocators.get(name)(), graph.costs, again, multiple=lambda c: round_to)
-    assert made.reached["macs"] == caught.value.reachable["macs"]
+        meet(Budget(macs=1e-6))
+    reachable = caught.value.reachable["macs"]
+    assert meet(Budget(macs=reachable / graph.costs.cost().macs)).reached["macs"] == reachable
 
 
 @every_allocator

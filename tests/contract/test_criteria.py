@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import fields
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from billhook.criteria import Calibration, ScoreContext, criteria, score
 from billhook.errors import InputError
 from billhook.graph import Groups, capture
-from billhook.graph.groups import ChannelGroup
+from billhook.graph.groups import ChannelGroup, Role
 from billhook.options import configure
 from tests.contract.wrong_values import wrong_values
 from tests.networks import NETWORKS, batches, build
@@ -32,10 +31,8 @@ def _groups(network: str) -> Groups:
     return capture(*build(network)).groups
 
 
-def _scores(
-    name: str, network: str, model: nn.Module, groups: list[ChannelGroup], seed: int = 0
-) -> dict[str, Tensor]:
-    return score(criteria.get(name)(), model, groups, calibration=Calibration(batches(network)), seed=seed)
+def _scores(name: str, network: str, model: nn.Module, groups: list[ChannelGroup]) -> dict[str, Tensor]:
+    return score(criteria.get(name)(), model, groups, calibration=Calibration(batches(network)))
 
 
 def _judged(name: str, network: str, model: nn.Module) -> list[ChannelGroup]:
@@ -143,7 +140,7 @@ def _kill(model: nn.Module, group: ChannelGroup, unit: int) -> None:
 
 
 def _axes(
-    model: nn.Module, group: ChannelGroup, roles: Any = ("out", "in", "through")
+    model: nn.Module, group: ChannelGroup, roles: tuple[Role, ...] = ("out", "in", "through")
 ) -> list[tuple[Tensor, int, Tensor]]:
     tensors = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     chosen = [m for m in group.members if m.role in roles]

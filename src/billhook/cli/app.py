@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from billhook import __version__
 from billhook.cli.compress import compress
 from billhook.cli.export import export
 from billhook.cli.guard import Guard
@@ -30,9 +31,7 @@ for command in (inspect, compress, export, measure, report, methods):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("billhook"))
+        typer.echo(__version__)
         raise typer.Exit
 
 

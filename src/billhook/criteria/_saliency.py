@@ -101,7 +101,9 @@ def _untouched(model: nn.Module, seed: int) -> Iterator[None]:
     modes = {m: m.training for m in model.modules()}
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
+        # `torch.manual_seed` would also seed devices that nobody puts back.
+        for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
+            generator.manual_seed(seed)
         model.eval()
         try:
             yield

@@ -6,11 +6,15 @@ can be empty, because heads, residual branches or layer scales often start at ze
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from billhook.graph.capture import without_caches
+from billhook.graph.slicing import named_tensors
 
 
 def alive_weights(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -35,3 +39,18 @@ def alive_weights(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Ten
             value = torch.randn(shape, generator=generator) * (2 / prod(shape[1:])) ** 0.5
         result[name] = value.to(tensor.dtype).to(tensor.device)
     return result
+
+
+@contextlib.contextmanager
+def holding(network: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the parameters and buffers of `network` hold `values` for a while; shared ones may be named once."""
+    # By object, not by name: a module that is used under two names must get its own values back.
+    swapped = {id(t): (t, t.data, values[n]) for n, t in named_tensors(network) if n in values}
+    for tensor, _, value in swapped.values():
+        tensor.data = value
+    try:
+        with without_caches(network):
+            yield
+    finally:
+        for tensor, own, _ in swapped.values():
+            tensor.data = own

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from billhook.errors import ApplyError, CaptureError
 from billhook.graph import patch
-from billhook.graph.alive import alive_weights
+from billhook.graph.alive import alive_weights, holding
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture_call, graph_of
@@ -166,16 +165,16 @@ def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
     """Return everything `network` returns for `call`, flattened; inputs and buffers stay as they are."""
     args, kwargs = copied(call)
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    with torch.no_grad():
-        return pytree.tree_leaves(functional_call(network, buffers, args, kwargs))
+    with torch.no_grad(), holding(network, buffers):
+        return pytree.tree_leaves(network(*args, **kwargs))
 
 
 def _outputs(network: nn.Module, call: Call, what: str, weights: dict[str, Tensor]) -> list[Any]:
     """Return what `network` returns with `weights` in place of its own."""
     args, kwargs = copied(call)
     try:
-        with torch.no_grad():
-            return pytree.tree_leaves(functional_call(network, weights, args, kwargs))
+        with torch.no_grad(), holding(network, weights):
+            return pytree.tree_leaves(network(*args, **kwargs))
     except Exception as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else ""
         raise ApplyError(f"{what} does not run: {type(e).__name__}: {first}") from e

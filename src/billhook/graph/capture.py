@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from billhook.errors import CaptureError, InputError
+from billhook.graph.inline import inline_blocks
 from billhook.graph.inputs import Call, repeat_batch, tensors
 
 
@@ -65,7 +66,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
     if dynamic_batch:
         call = repeat_batch(call, 2)
         shapes = _dynamic_shapes(call)
-    with _eval_mode(model), _quiet(), torch.no_grad():
+    with _eval_mode(model), without_caches(model), _quiet(), torch.no_grad():
         try:
             exported = torch.export.export(
                 model,
@@ -77,6 +78,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
             )
         except Exception as e:
             raise _explain(model, call, e) from e
+    inline_blocks(exported.graph_module)
     canonical = _canonical_names(model)
     signature = exported.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -134,6 +136,15 @@ def layer_of(node: fx.Node) -> str:
     return str(path).split("@")[0]
 
 
+def caches(module: nn.Module) -> list[str]:
+    """Return the attributes in which a module keeps tensors of earlier passes: dicts with "cache" in their name.
+
+    LeViT, EfficientFormer and TinyViT keep the biases of attention there while they are in eval mode.
+    """
+    found = [(n, v) for n, v in vars(module).items() if "cache" in n and not n.startswith("__")]
+    return [n for n, v in found if isinstance(v, dict) and all(isinstance(t, Tensor) for t in v.values())]
+
+
 def _canonical_names(model: nn.Module) -> dict[str, str]:
     """Return every name of every tensor → the first name of that tensor (shared weights have several)."""
     first: dict[int, str] = {}
@@ -189,6 +200,19 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
         for m in training:
             m.training = True
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextlib.contextmanager
+def without_caches(model: nn.Module) -> Iterator[None]:
+    """Hide what passes of other times keep: it belongs to other weights, or would be captured as a constant."""
+    hidden = [(m, name, m.__dict__[name]) for m in model.modules() for name in caches(m)]
+    for module, name, _ in hidden:
+        setattr(module, name, {})
+    try:
+        yield
+    finally:
+        for module, name, kept in hidden:
+            setattr(module, name, kept)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from billhook.errors import ApplyError
+from billhook.graph.capture import caches
 from billhook.graph.constants import Kept
 
 
@@ -43,9 +44,13 @@ def copy_around(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """
     memo: dict[int, object] = {id(t): tensors[n] for n, t in named_tensors(model) if n in tensors}
     try:
-        return copy.deepcopy(model, memo)
+        copied = copy.deepcopy(model, memo)
     except Exception as e:
         raise ApplyError(
             f"{type(model).__name__} cannot be copied ({type(e).__name__}: {e}); "
             "modules must support copy.deepcopy"
         ) from e
+    for module in copied.modules():
+        for name in caches(module):
+            setattr(module, name, {})
+    return copied

@@ -34,11 +34,9 @@ def save(directory: str | Path, model: nn.Module, plan: Plan) -> None:
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        part = directory / (WEIGHTS + ".part")
-        save_file(_unique(small), part, {"fingerprint": plan.fingerprint})
-        os.replace(part, directory / WEIGHTS)
+        write_tensors(directory / WEIGHTS, small, {"fingerprint": plan.fingerprint})
         plan.save(directory / PLAN)
-    except (OSError, SafetensorError) as e:
+    except OSError as e:
         raise StorageError(f"cannot write the network to {directory}: {e}") from e
 
 
@@ -63,6 +61,25 @@ def load(directory: str | Path, model_factory: Callable[[], nn.Module]) -> nn.Mo
     small = apply(model_factory(), plan)
     load_tensors(small, tensors, str(directory / WEIGHTS))
     return small
+
+
+def write_tensors(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write the state of `network`; the file appears whole or not at all.
+
+    Raises:
+        StorageError: if it cannot be written; a full disk stays the `OSError` it is.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(_unique(network), part, metadata)
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # safetensors makes files that nobody else may read
+        os.replace(part, path)
+    except SafetensorError as e:
+        raise StorageError(f"{path}: cannot be written: {e}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

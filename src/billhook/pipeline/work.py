@@ -5,14 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 
 from billhook.data import Dataset
-from billhook.errors import StorageError
 from billhook.graph import Plan, apply, save
-from billhook.graph.storage import load_tensors, read_tensors
+from billhook.graph.storage import load_tensors, read_tensors, write_tensors
 from billhook.measure import Artifact
 from billhook.pipeline.event import Listener
 from billhook.pipeline.run_directory import RunDirectory, storage_errors
@@ -87,17 +84,8 @@ class Work:
     def keep_original(self, model: nn.Module) -> None:
         """Keep the weights of an original that this run has trained."""
         path = self.directory.file(ORIGINAL)
-        part = path.with_name(path.name + ".part")
-        try:
-            with storage_errors(path):
-                # Shared tensors are copied: safetensors keeps each under its own name.
-                save_file(
-                    {n: t.detach().cpu().clone().contiguous() for n, t in model.state_dict().items()}, part
-                )
-                part.replace(path)
-        except SafetensorError as e:
-            part.unlink(missing_ok=True)
-            raise StorageError(f"{path}: cannot be written: {e}") from None
+        with storage_errors(path):
+            write_tensors(path, model)
 
     def keep_compressed(self, model: nn.Module) -> None:
         """Keep the weights of the smaller network, so that `billhook.load` can read the run directory."""

@@ -118,7 +118,7 @@ def test_a_network_that_fails_verification_is_refused(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(_prune, "verify_plan", fails)
     model, inputs = build("plain")
-    with pytest.raises(VerifyError, match="differs .* first at layer 'conv2'.*exclude"):
+    with pytest.raises(VerifyError, match=r"differs .* first at layer 'conv2'.*exclude"):
         prune(model, inputs, budget=HALF)
     prune(model, inputs, budget=HALF, verify=False)
 

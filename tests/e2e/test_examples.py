@@ -1,0 +1,78 @@
+"""Every example runs as a user would: in a process of its own, in an empty folder, without warnings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from billhook.run_record import Run
+from tests.arch.source import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """Return what the example writes on stdout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(
+        program, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    tested = {
+        "demo",
+        "own_training_loop",
+        "torchvision_model",
+        "latency_budget",
+        "reload_in_another_process",
+    }
+    assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.slow
+def test_own_training_loop(tmp_path: Path) -> None:
+    lines = dict(line.split(maxsplit=1) for line in run("own_training_loop", tmp_path).splitlines())
+    original, pruned, tuned = (float(lines[n].rstrip("%")) for n in ("original", "pruned", "fine-tuned"))
+    assert original > 90
+    assert tuned > original - 3
+    assert tuned >= pruned
+
+
+@pytest.mark.slow
+def test_torchvision_model(tmp_path: Path, torchvision: ModuleType) -> None:
+    written = run("torchvision_model", tmp_path)
+    assert "classifier.1 cannot: model output" in written
+    assert "removing equals silencing: True" in written
+    assert "output (1, 1000)" in written
+
+
+@pytest.mark.slow
+def test_latency_budget(tmp_path: Path) -> None:
+    faster = float(run("latency_budget", tmp_path).splitlines()[-1].split("×")[0])
+    assert faster > 1.6
+
+
+@pytest.mark.slow
+def test_reload_in_another_process(tmp_path: Path) -> None:
+    _, before, after = run("reload_in_another_process", tmp_path).splitlines()
+    assert before.split(maxsplit=1)[1] == after.split(maxsplit=1)[1]
+
+
+@pytest.mark.slow
+def test_demo_on_smaller_data(tmp_path: Path) -> None:
+    options = ("--data", "digits", "--batch", "64", "--budget", "macs=0.5", "--name", "small")
+    written = run("demo", tmp_path, *options)
+    assert "Latency" in written
+    results = Run.load(tmp_path / "runs" / "small").results
+    assert results.status == "done"
+    assert all(b.met for b in results.budget_met)
+    assert (tmp_path / "runs/small/report.html").is_file()
