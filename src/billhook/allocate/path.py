@@ -38,7 +38,7 @@ class Path:
         scores: Per group, in the same order, one score per unit.
         allocator: What shares the width out.
         costs: Costs of plans; knows `groups` and maybe more.
-        multiple: Preferred divisor for a number of channels.
+        fits: Whether a number of channels is one the runtime likes.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Path:
         scores: Sequence[Floats],
         allocator: Allocator,
         costs: Costs,
-        multiple: Callable[[int], int],
+        fits: Callable[[int], bool],
     ) -> None:
         self.groups = tuple(groups)
         self.scores = [np.asarray(s, dtype=np.float64) for s in scores]
-        self.allowed = [allowed_counts(g.size, g.width, multiple(g.size * g.width)) for g in groups]
+        self.allowed = [allowed_counts(g.size, g.width, fits) for g in groups]
         self._allocator, self._costs = allocator, costs
         columns = {name: i for i, name in enumerate(costs.group_ids)}
         self._columns = [columns[g.id] for g in groups]

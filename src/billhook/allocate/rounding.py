@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +10,18 @@ import numpy.typing as npt
 Counts = npt.NDArray[np.int64]
 
 
-def allowed_counts(size: int, width: int, multiple: int) -> Counts:
-    """Return the numbers of units that give whole multiples of `multiple` channels, and the full size.
+def allowed_counts(size: int, width: int, fits: Callable[[int], bool]) -> Counts:
+    """Return the numbers of units that give a number of channels which `fits`, and the full size.
 
     Args:
         size: Units of the group.
         width: Channels per unit.
-        multiple: What the number of channels must be divisible by.
+        fits: Whether a number of channels is one the runtime likes.
     Returns:
-        Increasing, at least one entry, none below 1. A group too small for the multiple has only its full
+        Increasing, at least one entry, none below 1. A group too small for any of them has only its full
         size, and so stays whole.
     """
-    step = multiple // math.gcd(multiple, width)
-    return np.array([*range(step, size, step), size], dtype=np.int64)
+    return np.array([*(n for n in range(1, size) if fits(n * width)), size], dtype=np.int64)
 
 
 def nearest(wanted: npt.NDArray[np.float64], allowed: Counts) -> Counts:

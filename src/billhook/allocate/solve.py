@@ -49,7 +49,7 @@ def solve(
     costs: Costs,
     budget: Budget,
     *,
-    multiple: Callable[[int], int],
+    fits: Callable[[int], bool],
     latency: MeasureLatency | None = None,
 ) -> Allocation:
     """Return the widest network on the allocator's path that meets `budget`.
@@ -63,14 +63,14 @@ def solve(
         allocator: How width is shared out.
         costs: Cost formulas of the network.
         budget: Bounds that must all hold.
-        multiple: Preferred divisor for a number of channels. A group keeps a multiple of it, or everything.
+        fits: Whether a number of channels is one the runtime likes. A group keeps such a number, or all.
         latency: Times a network in turns with the original; thoroughly, if its second argument is True.
             Needed for a latency bound only.
     Raises:
         BudgetError: if even the smallest allowed widths miss a bound; `reachable` holds what they reach.
         InputError: for a latency bound without `latency`.
     """
-    path = Path(groups, [scores[g.id] for g in groups], allocator, costs, multiple)
+    path = Path(groups, [scores[g.id] for g in groups], allocator, costs, fits)
     bounds = dict(budget.bounds)
     timed = bounds.pop("latency", None)
     if timed is not None and latency is None:

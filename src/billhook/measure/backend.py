@@ -41,24 +41,20 @@ class Rounding:
     """Channel counts a runtime likes.
 
     Attributes:
-        preferred: Multiple at which its fast kernels have no remainder, for layers wide enough.
-        minimum: Multiple that narrow layers keep too.
+        preferred: Multiple at which its fast kernels have no remainder.
+        minimum: Multiple for widths below `preferred`.
     """
 
     preferred: int = PREFERRED_MULTIPLE
     minimum: int = MINIMUM_MULTIPLE
 
-    def multiple(self, channels: int) -> int:
-        """Return the multiple to which the width of a layer with `channels` channels is rounded.
+    def fits(self, channels: int) -> bool:
+        """Return True for a number of channels worth keeping: 4, 8, 12, 16, 32, 48, … by default.
 
-        A layer needs a few steps to choose from: with 16 as the only step a layer of 16 channels could
-        not be pruned at all. So the preferred multiple holds from four steps up (64 channels), half of
-        it where that gives four steps (32), the minimum below.
+        Between two blocks a layer costs as much as the wider one; below the first block time grows with
+        the width, so there the finer multiple counts.
         """
-        if channels >= 4 * self.preferred:
-            return self.preferred
-        half = self.preferred // 2
-        return max(half, self.minimum) if channels >= 4 * half else self.minimum
+        return channels % (self.minimum if channels < self.preferred else self.preferred) == 0
 
 
 class Session(Protocol):

@@ -32,7 +32,7 @@ def decide(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator)
             allocator,
             problem.graph.costs,
             problem.budget,
-            multiple=_multiple(problem),
+            fits=_fits(problem),
             latency=latency,
         )
     return make_plan(
@@ -44,12 +44,12 @@ def decide(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator)
     )
 
 
-def _multiple(problem: Problem) -> Callable[[int], int]:
-    """Return the multiple of channels to round to, as a function of a layer's width."""
+def _fits(problem: Problem) -> Callable[[int], bool]:
+    """Return whether a number of channels is one that a layer may keep."""
     if isinstance(problem.round_to, int):
         explicit = problem.round_to
-        return lambda channels: explicit
-    return backends.get(problem.backend).rounding.multiple
+        return lambda channels: channels % explicit == 0
+    return backends.get(problem.backend).rounding.fits
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from tests.unit.allocate.two_layers import GROUPS, SCORES, TwoLayers
 
 
 def _path(multiple: int) -> Path:
-    return Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: multiple)
+    return Path(
+        GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: channels % multiple == 0
+    )
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 8])

@@ -8,7 +8,9 @@ from tests.unit.allocate.two_layers import GROUPS, SCORES, TwoLayers
 
 
 def _path(multiple: int = 8) -> Path:
-    return Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: multiple)
+    return Path(
+        GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: channels % multiple == 0
+    )
 
 
 def test_counts_are_rounded_and_run_from_smallest_to_full() -> None:
@@ -27,12 +29,12 @@ def test_the_best_units_are_kept() -> None:
     assert np.flatnonzero(keep["b"]).tolist() == [0, 1, 2]
 
 
-def test_the_multiple_may_depend_on_the_width_of_the_group() -> None:
-    path = Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: channels // 4)
-    assert [a[0] for a in path.allowed] == [16, 8]
+def test_what_fits_decides_the_widths() -> None:
+    path = Path(GROUPS, list(SCORES.values()), Uniform(), TwoLayers(), lambda channels: channels in (4, 16))
+    assert [a.tolist() for a in path.allowed] == [[4, 16, g.size] for g in GROUPS]
 
 
 def test_no_groups_is_a_path_with_one_network() -> None:
-    path = Path([], [], Uniform(), TwoLayers(), lambda channels: 8)
+    path = Path([], [], Uniform(), TwoLayers(), lambda channels: True)
     assert path.counts([0.0, 1.0]).shape == (2, 0)
     assert path.cost(path.counts(0.0), ("macs",))["macs"].tolist() == [204800]

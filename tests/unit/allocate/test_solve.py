@@ -16,7 +16,13 @@ from tests.unit.allocate.two_layers import GROUPS, SCORES, TwoLayers
 
 def _solve(budget: Budget, *, multiple: int = 8, latency: MeasureLatency | None = None) -> Allocation:
     return solve(
-        GROUPS, SCORES, Uniform(), TwoLayers(), budget, multiple=lambda channels: multiple, latency=latency
+        GROUPS,
+        SCORES,
+        Uniform(),
+        TwoLayers(),
+        budget,
+        fits=lambda channels: channels % multiple == 0,
+        latency=latency,
     )
 
 
@@ -44,7 +50,9 @@ def _latency(keep: Mapping[str, np.ndarray], sure: bool) -> Sample:
 def test_bounds_on_formulas_are_never_exceeded_and_nearly_used(
     budget: Budget, allocator: Uniform | Global, multiple: int
 ) -> None:
-    made = solve(GROUPS, SCORES, allocator, TwoLayers(), budget, multiple=lambda channels: multiple)
+    made = solve(
+        GROUPS, SCORES, allocator, TwoLayers(), budget, fits=lambda channels: channels % multiple == 0
+    )
     used = {m: made.reached[m] / made.limits[m] for m in budget.bounds}
     assert max(used.values()) <= 1
     assert max(used.values()) >= (0.95 if multiple == 1 else 0.8)
@@ -77,7 +85,7 @@ def test_a_budget_out_of_reach_names_metric_bound_and_what_is_reachable() -> Non
 
 def test_without_groups_the_message_says_so() -> None:
     with pytest.raises(BudgetError, match="no group may be pruned"):
-        solve([], {}, Uniform(), TwoLayers(), Budget(macs=0.5), multiple=lambda channels: 1)
+        solve([], {}, Uniform(), TwoLayers(), Budget(macs=0.5), fits=lambda channels: True)
 
 
 def test_a_latency_bound_is_met_by_measuring() -> None:
