@@ -225,3 +225,27 @@ class Vocabulary(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.table(tokens)
         return self.out(x + self.down(self.up(x).relu()))
+
+
+class TorchAttention(Tokens):
+    """`nn.MultiheadAttention`, whose projections are one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+
+    def mix(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x)[0]
+
+
+class TorchEncoder(nn.Module):
+    """`nn.TransformerEncoder`, which takes a fused path in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 24, batch_first=True)
+        self.embed, self.encoder = nn.Linear(6, WIDTH), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(x)).mean(1))

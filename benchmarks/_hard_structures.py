@@ -266,3 +266,17 @@ class Volume(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.two(self.norm(self.one(x)).relu()).relu().mean((3, 4))
         return self.head(self.time(x).relu().amax(2))
+
+
+class TwoNames(Vision):
+    """One block under two names."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        self.block = nn.Sequential(conv(8, 12), nn.Conv2d(12, 8, 1))
+        self.blocks = nn.ModuleList([self.block, self.block])
+
+    def body(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import sys
 import time
 import warnings
@@ -114,6 +115,8 @@ def _makers(model: nn.Module) -> list[tuple[str, int]]:
             found.append((f"{prefix}weight", 1 if module.transposed else 0))
         elif isinstance(module, nn.Linear):
             found.append((f"{prefix}weight", 0))
+        elif type(module).__name__ == "Conv1D":  # of transformers: a linear layer with its weight transposed
+            found.append((f"{prefix}weight", 1))
         elif isinstance(module, nn.MultiheadAttention):
             found.append((f"{prefix}in_proj_weight", 0))
     return found
@@ -209,6 +212,7 @@ def main() -> int:
     parser.add_argument("--random", type=int, metavar="N", help="N random networks instead; results are not written")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    logging.getLogger("billhook").setLevel(logging.ERROR)  # the class of each result is in its row
     if options.random:
         from tests.property.random_networks import mismatches
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ CASES: dict[str, Case] = {
     "multi_query": Case(A.MultiQuery, _tokens, ("q",)),
     "einsum_attention": Case(A.EinsumAttention, _tokens, ("q", "k", "v")),
     "cross_attention": Case(A.CrossAttention, lambda: (_normal(2, 7, 6), _normal(2, 4, 5)), ("left", "q", "out")),
+    "torch_attention": Case(A.TorchAttention, _tokens, ("embed", "attention", "up")),
+    "torch_encoder": Case(A.TorchEncoder, _tokens, ("encoder.layers.0.self_attn", "encoder.layers.1.linear1"), held=("embed",)),
     "layer_norm": Case(A.NormedWidths, _tokens, ("wide", "inner"), held=("embed", "narrow")),
     "gated": Case(A.Gated, _tokens, ("glu", "chunked", "gate", "value")),
     "lstm_beside": Case(A.RecurrentBeside, _tokens, ("one",), held=("two",)),
@@ -110,6 +113,7 @@ CASES: dict[str, Case] = {
     "masked": Case(S.Masked, prunable=("stem.0", "a", "b")),
     "channel_mean": Case(S.ChannelMean, prunable=("wide.0",), held=("narrow.0",)),
     "channel_sum": Case(S.ChannelSum, prunable=("stem.0", "gate"), roles=EVERYTHING),
+    "two_names": Case(S.TwoNames, prunable=("stem.0", "block.0.0")),
     "module_loop": Case(S.Loop, prunable=("stem.0", "ends.a.0")),
     "two_outputs": Case(S.TwoOutputs, prunable=("stem.0",), held=("next.0", "head", "mask")),
     "named_inputs": Case(
@@ -179,6 +183,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=sorted(CASES), help="a graph; may be repeated")
     chosen = parser.parse_args().only or list(CASES)
     torch.set_num_threads(1)
+    logging.getLogger("billhook").setLevel(logging.ERROR)  # the class of each result is in its row
     rows = []
     for name in chosen:
         outcome = run(CASES[name])

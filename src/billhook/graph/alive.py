@@ -17,28 +17,25 @@ from billhook.graph.capture import without_caches
 from billhook.graph.slicing import named_tensors
 
 
-def alive_weights(tensors: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Return a random tensor for every floating-point one, scaled so that activations neither die nor grow.
+def enliven_(tensors: Mapping[str, Tensor], seed: int = 0) -> None:
+    """Fill every floating-point tensor with random numbers under which activations neither die nor grow.
 
-    Other tensors are copied. Matrices and kernels are normal with variance 2 ÷ fan-in, variances and scales
-    lie in 0.5–1.5, shifts are small. The global random state is not touched.
+    Matrices and kernels are normal with variance 2 ÷ fan-in, variances and scales lie in 0.5–1.5, shifts are
+    small. Other tensors stay as they are, and so does the global random state.
     """
     generator = torch.Generator().manual_seed(seed)
-    result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            result[name] = tensor.clone()
             continue
         shape, leaf = tuple(tensor.shape), name.rsplit(".", 1)[-1]
-        wide = [s for s in shape if s > 1]
+        value = torch.empty(shape)
         if leaf in ("bias", "running_mean") or leaf.endswith("_bias"):
-            value = 0.1 * torch.randn(shape, generator=generator)
-        elif len(wide) < 2:
-            value = 0.5 + torch.rand(shape, generator=generator)
+            value.normal_(0, 0.1, generator=generator)
+        elif sum(s > 1 for s in shape) < 2:
+            value.uniform_(0.5, 1.5, generator=generator)
         else:
-            value = torch.randn(shape, generator=generator) * (2 / prod(shape[1:])) ** 0.5
-        result[name] = value.to(tensor.dtype).to(tensor.device)
-    return result
+            value.normal_(0, (2 / prod(shape[1:])) ** 0.5, generator=generator)
+        tensor.detach().copy_(value)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,13 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import ApplyError, CaptureError
 from billhook.graph import patch
-from billhook.graph.alive import alive_weights, holding
+from billhook.graph.alive import enliven_, holding
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call, copied
 from billhook.graph.plan import Plan
-from billhook.graph.slicing import copy_around, sliced
+from billhook.graph.slicing import copy_around, fill, hollow
 
 _LOG = logging.getLogger("billhook")
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -42,12 +42,12 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     graph = graph_of(model, plan)
     kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
     program = graph.program
-    tensors = sliced(model, kept, program.shapes)
+    tensors = hollow(model, kept, program.shapes)
+    enliven_(tensors)  # the real weights come last, so that the smaller network is never held twice
     reference = ExportedNetwork(program, tensors, kept).eval()
     call = _like(graph.call, tensors)
-    alive = alive_weights(tensors)
-    expected = _outputs(reference, call, "the captured graph of the smaller network", alive)
-    small = _own_module(model, graph, kept, tensors, alive, call, expected)
+    expected = _outputs(reference, call, "the captured graph of the smaller network")
+    small = _own_module(model, graph, kept, tensors, call, expected)
     if small is None:
         _LOG.warning(
             "%s: forward holds sizes that cannot be changed from outside; "
@@ -55,6 +55,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             type(model).__name__,
         )
         small = _exported(model, graph, plan, reference)
+    fill(tensors, model, kept)
     if program.unused and plan.removed:
         _LOG.warning(
             "%s: layers that do not run in eval mode were left as they are and may no longer fit: %s; "
@@ -88,7 +89,6 @@ def _own_module(
     graph: Graph,
     kept: Kept,
     tensors: dict[str, Tensor],
-    alive: dict[str, Tensor],
     call: Call,
     expected: list[Any],
 ) -> nn.Module | None:
@@ -108,7 +108,7 @@ def _own_module(
             patch.replace_attention(small)
             attempt(small)
             with eval_mode(small):
-                got = _outputs(small, call, "the smaller network", alive)
+                got = _outputs(small, call, "the smaller network")
         except ApplyError as e:
             _LOG.debug("%s", e)
             continue
@@ -132,8 +132,8 @@ def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNet
             free.program, {n: t for n, t in tensors.items() if n in free.program.shapes}, kept
         )
         with eval_mode(network):
-            call, alive, what = _like(graph.call, tensors), alive_weights(tensors), "the exported network"
-            if agree(_outputs(reference, call, what, alive), _outputs(network, call, what, alive)):
+            call, what = _like(graph.call, tensors), "the exported network"
+            if agree(_outputs(reference, call, what), _outputs(network, call, what)):
                 return network
         raise CaptureError("results differ when the batch size is free")
     except (CaptureError, ApplyError) as e:
@@ -169,12 +169,9 @@ def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
         return pytree.tree_leaves(network(*args, **kwargs))
 
 
-def _outputs(network: nn.Module, call: Call, what: str, weights: dict[str, Tensor]) -> list[Any]:
-    """Return what `network` returns with `weights` in place of its own."""
-    args, kwargs = copied(call)
+def _outputs(network: nn.Module, call: Call, what: str) -> list[Any]:
     try:
-        with torch.no_grad(), holding(network, weights):
-            return pytree.tree_leaves(network(*args, **kwargs))
+        return flat_outputs(network, call)
     except Exception as e:
         first = str(e).strip().splitlines()[0] if str(e).strip() else ""
         raise ApplyError(f"{what} does not run: {type(e).__name__}: {first}") from e

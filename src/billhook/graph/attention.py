@@ -25,7 +25,7 @@ class HeadAttention(nn.Module):
         if original.in_proj_weight is None or original.bias_k is not None or original.add_zero_attn:
             raise ApplyError("attention with separate projections, bias_k or add_zero_attn keeps its heads")
         inner = original.in_proj_weight.shape[0] // 3
-        self.embed_dim = original.embed_dim
+        self.embed_dim = original.in_proj_weight.shape[1]
         self.head_dim = original.head_dim
         self.num_heads = inner // original.head_dim
         self.dropout = original.dropout

@@ -79,6 +79,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
         except Exception as e:
             raise _explain(model, call, e) from e
     inline_blocks(exported.graph_module)
+    exported.graph.eliminate_dead_code()  # what nobody reads (weights of attention, …) must not hold channels
     canonical = _canonical_names(model)
     signature = exported.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

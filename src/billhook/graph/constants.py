@@ -20,6 +20,7 @@ from billhook.graph.partition import Partition
 from billhook.graph.plan import Keep
 from billhook.graph.rules import Call, Flow
 from billhook.graph.rules._base import as_int, several, shape_of
+from billhook.graph.rules.convolution import whole_groups
 from billhook.graph.rules.indexing import slice_of
 
 Mask = npt.NDArray[np.bool_]
@@ -177,9 +178,7 @@ def _convolution(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
     mask, axes = kept.dims(x)[channel], kept.dims(call["weight"])
     inputs = shape_of(x)[channel] if mask is None else int(mask.sum())
     if transposed:  # whole groups leave together with their inputs; otherwise the number of groups stays
-        return (
-            {} if mask is None or axes[1] is not None else {"groups": inputs * groups // shape_of(x)[channel]}
-        )
+        return {"groups": inputs * groups // shape_of(x)[channel]} if mask is not None and whole_groups(call) else {}
     per_group = shape_of(call["weight"])[1] if axes[1] is None else int(axes[1].sum())
     return {"groups": inputs // per_group}
 

@@ -85,11 +85,11 @@ def patch_known(small: nn.Module, program: Program, kept: Kept) -> None:
 
 
 def replace_attention(small: nn.Module) -> None:
-    """Replace every `nn.MultiheadAttention` that lost heads by a `HeadAttention`, in place."""
+    """Replace every `nn.MultiheadAttention` that lost heads or inputs by a `HeadAttention`, in place."""
     for name, module in list(small.named_modules()):
         if not isinstance(module, nn.MultiheadAttention) or module.in_proj_weight is None:
             continue
-        if module.in_proj_weight.shape[0] == 3 * module.embed_dim:
+        if module.in_proj_weight.shape == (3 * module.embed_dim, module.embed_dim):
             continue
         parent_name, _, leaf = name.rpartition(".")
         if not name:
@@ -111,6 +111,8 @@ def changes(program: Program, kept: Kept) -> Iterator[Change]:
         after = _numbers(arguments(call, new, target)[0])
         if len(before) == len(after):
             pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+        elif not isinstance(node.meta["val"], (list, tuple)):
+            continue  # a slice with steps that became a look-up has no sizes
         else:  # a chunk that became a split: old and new sizes of the parts
             sizes = [shape_of_part(v, call) for v in node.meta["val"]]
             pairs = list(zip(sizes, _numbers([new.get("split_sizes", [])]), strict=False))

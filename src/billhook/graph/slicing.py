@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from billhook.errors import ApplyError
 from billhook.graph.capture import caches
-from billhook.graph.constants import Kept
+from billhook.graph.constants import Kept, Mask
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -19,21 +19,42 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def sliced(model: nn.Module, kept: Kept, names: Mapping[str, object]) -> dict[str, Tensor]:
-    """Return every parameter and buffer in `names`, cut to what stays.
+def hollow(model: nn.Module, kept: Kept, names: Mapping[str, object]) -> dict[str, Tensor]:
+    """Return a tensor of the smaller shape for every parameter and buffer in `names`; `fill` fills them.
 
-    Tensors that lose something are new; the others are copies, so that the networks share no memory.
+    Only those that are no floating-point numbers (indices, counters) have their values already, because a
+    network cannot run with others.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in named_tensors(model):
         if name not in names or name in result:
             continue
-        cut = tensor.detach()
-        for axis, mask in enumerate(kept.tensor(name, tensor.dim())):
-            if mask is not None:
-                cut = cut.index_select(axis, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
-        cut = cut.clone() if cut.data_ptr() == tensor.data_ptr() else cut
-        result[name] = nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
+        masks = kept.tensor(name, tensor.dim())
+        if tensor.is_floating_point():
+            shape = [s if m is None else int(m.sum()) for s, m in zip(tensor.shape, masks, strict=True)]
+            small = tensor.detach().new_empty(shape)
+        else:
+            small = cut(tensor, masks).clone()
+        result[name] = (
+            nn.Parameter(small, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else small
+        )
+    return result
+
+
+def fill(tensors: Mapping[str, Tensor], model: nn.Module, kept: Kept) -> None:
+    """Give every tensor that `hollow` made the values of `model` that stay; they share no memory with it."""
+    with torch.no_grad():
+        for name, tensor in named_tensors(model):
+            if name in tensors:
+                tensors[name].copy_(cut(tensor, kept.tensor(name, tensor.dim())))
+
+
+def cut(tensor: Tensor, masks: Sequence[Mask | None]) -> Tensor:
+    """Return what the masks keep along each axis, as a new tensor if anything leaves."""
+    result = tensor.detach()
+    for axis, mask in enumerate(masks):
+        if mask is not None:
+            result = result.index_select(axis, torch.from_numpy(mask.nonzero()[0]).to(tensor.device))
     return result
 
 

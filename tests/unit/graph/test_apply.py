@@ -35,7 +35,10 @@ def test_the_original_is_untouched() -> None:
     model.stem.weight.requires_grad_(False)
     model(x).sum().backward()
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    parameters = {n: (p, p.requires_grad, None if p.grad is None else p.grad.clone()) for n, p in model.named_parameters()}
+    parameters = {
+        n: (p, p.requires_grad, None if p.grad is None else p.grad.clone())
+        for n, p in model.named_parameters()
+    }
     modes = [m.training for m in model.modules()]
     attributes = {n: dict(vars(m)) for n, m in model.named_modules()}
 
@@ -67,7 +70,9 @@ def test_modes_and_frozen_parameters_carry_over() -> None:
     model.bn1.eval()
     model.inner1.weight.requires_grad_(False)
     small = apply(model, half(model, x))
-    assert {n: m.training for n, m in small.named_modules()} == {n: m.training for n, m in model.named_modules()}
+    assert {n: m.training for n, m in small.named_modules()} == {
+        n: m.training for n, m in model.named_modules()
+    }
     assert {n: p.requires_grad for n, p in small.named_parameters()} == {
         n: p.requires_grad for n, p in model.named_parameters()
     }
@@ -200,7 +205,9 @@ class Helped(nn.Module):
 def test_layers_that_only_training_uses_are_named(caplog: pytest.LogCaptureFixture) -> None:
     model, x = randomize(Helped()), torch.randn(2, 4)
     small = prune_half(model, x).small
-    assert "layers that do not run in eval mode were left as they are and may no longer fit: aux" in caplog.text
+    assert (
+        "layers that do not run in eval mode were left as they are and may no longer fit: aux" in caplog.text
+    )
     assert small.aux.weight.shape == (3, 8)
 
 
@@ -231,3 +238,57 @@ def test_the_global_random_state_is_untouched() -> None:
     apply(model, plan)
     verify(model, plan, x)
     assert torch.equal(torch.rand(4), expected)
+
+
+class TwoNames(nn.Module):
+    """One module object under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+        self.blocks, self.head = nn.ModuleList([self.shared, self.shared]), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def test_a_module_under_two_names_stays_one_and_keeps_its_weights() -> None:
+    model, x = randomize(TwoNames()), torch.randn(2, 4)
+    weight = model.shared[0].weight
+    pruned = prune_half(model, x)
+    assert pruned.small.blocks[1] is pruned.small.shared
+    assert model.blocks[0][0].weight is weight
+    kept = pruned.plan.keep["shared.0"]
+    assert torch.equal(pruned.small.shared[0].weight, weight[torch.from_numpy(kept)])
+
+
+class Cached(nn.Module):
+    """Keeps what it made of its weights while it is in eval mode (LeViT's attention biases)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.bias, self.bias_cache = nn.Parameter(torch.zeros(8)), {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.head((self.fc(x) + self.bias.sigmoid()).relu())
+        if "cpu" not in self.bias_cache:
+            self.bias_cache["cpu"] = self.bias.sigmoid()
+        return self.head((self.fc(x) + self.bias_cache["cpu"]).relu())
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["after a pass", "before"])
+def test_what_earlier_passes_kept_does_not_leak_into_the_smaller_network(warm: bool) -> None:
+    model, x = randomize(Cached()).eval(), torch.randn(2, 4)
+    if warm:
+        with torch.no_grad():
+            model(x)
+    kept = dict(model.bias_cache)
+    small = prune_half(model, x).small
+    assert isinstance(small, Cached)
+    assert small.bias.shape == (4,)
+    assert model.bias_cache == kept or not warm
+    torch.testing.assert_close(small.eval()(x), small.train()(x))

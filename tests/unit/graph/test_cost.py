@@ -81,7 +81,9 @@ def test_peak_activation_by_hand() -> None:
 
 
 def test_views_and_operations_in_place_take_no_memory() -> None:
-    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(inplace=True), nn.Unflatten(1, (4, 4)), nn.Flatten(), nn.Linear(16, 2))
+    model = nn.Sequential(
+        nn.Linear(4, 16), nn.ReLU(inplace=True), nn.Unflatten(1, (4, 4)), nn.Flatten(), nn.Linear(16, 2)
+    )
     assert cost(model, torch.zeros(2, 4)).peak_activation_bytes == (2 * 16 + 2 * 4) * 4
 
 

@@ -48,7 +48,9 @@ def test_lists_will_do_for_a_plan(residual: tuple[nn.Module, torch.Tensor], plan
     assert make_plan(capture(*residual), {"inner1": HALF.tolist()}, method="first") == plan
 
 
-def test_weights_do_not_count_in_the_fingerprint_but_shapes_do(residual: tuple[nn.Module, torch.Tensor]) -> None:
+def test_weights_do_not_count_in_the_fingerprint_but_shapes_do(
+    residual: tuple[nn.Module, torch.Tensor],
+) -> None:
     assert capture(build("residual", seed=3)[0], residual[1]).fingerprint == capture(*residual).fingerprint
     other = Residual()
     other.inner1, other.bn1 = nn.Conv2d(16, 28, 3, padding=1, bias=False), nn.BatchNorm2d(28)
@@ -60,7 +62,14 @@ def test_mixing_counts_in_the_fingerprint(residual: tuple[nn.Module, torch.Tenso
     assert capture(*residual, mixing="allow").fingerprint != capture(*residual).fingerprint
 
 
-@pytest.mark.parametrize("act", [apply, lambda m, p: verify(m, p, torch.zeros(2, 3, 8, 8)), lambda m, p: cost(m, torch.zeros(2, 3, 8, 8), p)])
+@pytest.mark.parametrize(
+    "act",
+    [
+        apply,
+        lambda m, p: verify(m, p, torch.zeros(2, 3, 8, 8)),
+        lambda m, p: cost(m, torch.zeros(2, 3, 8, 8), p),
+    ],
+)
 def test_a_plan_for_another_network_is_refused(act: object, plan: Plan) -> None:
     with pytest.raises(PlanError, match="made for another network") as caught:
         act(build("concat")[0], plan)  # type: ignore[operator]
@@ -107,7 +116,9 @@ def test_an_unknown_group_is_refused_with_close_names(residual: tuple[nn.Module,
         make_plan(capture(*residual), {"inner": HALF})
 
 
-def test_a_plan_from_json_that_was_tampered_with_is_refused(residual: tuple[nn.Module, torch.Tensor], plan: Plan) -> None:
+def test_a_plan_from_json_that_was_tampered_with_is_refused(
+    residual: tuple[nn.Module, torch.Tensor], plan: Plan
+) -> None:
     data = plan.to_dict()
     data["groups"] = {"inner1": {"size": 20, "keep": "0-9"}}
     with pytest.raises(PlanError, match="has 24 units, the plan speaks of 20"):

@@ -16,7 +16,9 @@ def member(tensor: str, role: str, size: int = 4, width: int = 1) -> Member:
 
 
 GROUP = ChannelGroup("conv1", 4, (member("conv1.weight", "out"), member("fc.weight", "in", width=9)))
-HELD = ChannelGroup("fc", 4, (member("fc.weight", "out"),), Reason("model output", "output", "net.py:12: return x"))
+HELD = ChannelGroup(
+    "fc", 4, (member("fc.weight", "out"),), Reason("model output", "output", "net.py:12: return x")
+)
 
 
 def test_groups_are_found_by_position_and_by_name() -> None:

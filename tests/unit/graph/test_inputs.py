@@ -33,7 +33,9 @@ def test_inputs_without_a_tensor_are_refused(empty: object) -> None:
 
 
 def test_a_description_survives_json_and_gives_inputs_of_the_same_form() -> None:
-    call = as_call({"x": IMAGE, "more": [TOKENS, (torch.ones(2, dtype=torch.bool), 2.5)], "by": {"n": 3, "s": None}})
+    call = as_call(
+        {"x": IMAGE, "more": [TOKENS, (torch.ones(2, dtype=torch.bool), 2.5)], "by": {"n": 3, "s": None}}
+    )
     args, kwargs = synthesize(json.loads(json.dumps(describe(call))))
 
     assert args == ()

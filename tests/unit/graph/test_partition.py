@@ -50,7 +50,11 @@ class Residual(nn.Module):
 
 def test_a_residual_ties_everything_that_adds_up() -> None:
     groups = capture(Residual(), torch.zeros(1, 3)).groups
-    assert [(g.id, g.size, g.prunable) for g in groups] == [("stem", 6, True), ("inner", 8, True), ("head", 2, False)]
+    assert [(g.id, g.size, g.prunable) for g in groups] == [
+        ("stem", 6, True),
+        ("inner", 8, True),
+        ("head", 2, False),
+    ]
     roles = {(t, a): role for (t, a), (role, _) in table(groups["stem"]).items()}
     assert roles == {
         ("stem.weight", 0): "out", ("stem.bias", 0): "out", ("inner.weight", 1): "in",
@@ -73,7 +77,12 @@ class Parts(nn.Module):
 
 def test_the_parts_of_a_layer_are_named_by_their_range() -> None:
     groups = capture(Parts(), torch.zeros(1, 3)).groups
-    assert [(g.id, g.size) for g in groups] == [("whole[0:4]", 4), ("whole[4:10]", 6), ("whole[10:12]", 2), ("a", 2)]
+    assert [(g.id, g.size) for g in groups] == [
+        ("whole[0:4]", 4),
+        ("whole[4:10]", 6),
+        ("whole[10:12]", 2),
+        ("a", 2),
+    ]
     assert table(groups["whole[4:10]"])["b.weight", 1] == ("in", singles(*range(6)))
 
 
@@ -135,7 +144,9 @@ def test_names_and_order_are_the_same_in_another_process() -> None:
     )
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     graph = capture(*build("chunk_concat"))
     assert done.stdout.split("\n")[:2] == [described(graph), graph.fingerprint]
 

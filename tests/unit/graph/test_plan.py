@@ -28,7 +28,9 @@ def example(**changes: Any) -> Plan:
     return Plan(**{**values, **changes})
 
 
-keeps = st.dictionaries(st.text(min_size=1, max_size=8), st.lists(st.booleans(), min_size=1, max_size=40), max_size=4)
+keeps = st.dictionaries(
+    st.text(min_size=1, max_size=8), st.lists(st.booleans(), min_size=1, max_size=40), max_size=4
+)
 
 
 @given(keeps)
@@ -42,7 +44,10 @@ def test_a_plan_survives_json(keep: dict[str, list[bool]]) -> None:
 
 
 def test_the_text_is_short_and_readable() -> None:
-    assert example().to_dict()["groups"] == {"conv1": {"size": 6, "keep": "0-1,3"}, "fc": {"size": 2, "keep": "1"}}
+    assert example().to_dict()["groups"] == {
+        "conv1": {"size": 6, "keep": "0-1,3"},
+        "fc": {"size": 2, "keep": "1"},
+    }
 
 
 def test_counts_and_removed_units() -> None:

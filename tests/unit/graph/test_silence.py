@@ -68,7 +68,10 @@ def test_what_if_a_group_went() -> None:
     graph = capture(model, x)
     first = np.arange(24) < 1
     effect = {
-        name: (outputs(silence(model, make_plan(graph, {name: first}), x), x)[0] - model(x)).abs().max().item()
+        name: (outputs(silence(model, make_plan(graph, {name: first}), x), x)[0] - model(x))
+        .abs()
+        .max()
+        .item()
         for name in ("inner1",)
     }
     assert effect["inner1"] > 1e-3

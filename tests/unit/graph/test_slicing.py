@@ -7,7 +7,7 @@ from torch import nn
 
 from billhook.graph import capture, make_plan
 from billhook.graph.constants import Kept
-from billhook.graph.slicing import copy_around, named_tensors, sliced
+from billhook.graph.slicing import copy_around, fill, hollow, named_tensors
 from tests.networks import build
 
 
@@ -21,9 +21,20 @@ def test_only_what_leaves_is_cut() -> None:
     model, x = build("plain")
     graph = capture(model, x)
     plan = make_plan(graph, {"conv2": torch.arange(24) < 10})
-    cut = sliced(model, Kept(graph.flow, graph.partition, graph.keep_list(plan)), graph.program.shapes)
+    kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+    cut = hollow(model, kept, graph.program.shapes)
+    fill(cut, model, kept)
     changed = {n for n, t in cut.items() if t.shape != dict(named_tensors(model))[n].shape}
-    assert changed == {"conv2.weight", "bn2.weight", "bn2.bias", "bn2.running_mean", "bn2.running_var", "conv3.weight"}
+    assert changed == {
+        "conv2.weight",
+        "bn2.weight",
+        "bn2.bias",
+        "bn2.running_mean",
+        "bn2.running_var",
+        "conv3.weight",
+    }
+    assert torch.equal(cut["conv2.weight"], dict(model.named_parameters())["conv2.weight"][:10])
+    assert cut["conv1.weight"].data_ptr() != dict(model.named_parameters())["conv1.weight"].data_ptr()
     assert isinstance(cut["conv2.weight"], nn.Parameter)
     assert not isinstance(cut["bn2.running_mean"], nn.Parameter)
 

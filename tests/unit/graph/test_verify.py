@@ -37,7 +37,9 @@ def test_the_record_of_a_check(case: tuple[nn.Module, Tensor, Graph, Plan, nn.Mo
 
 
 @pytest.mark.parametrize("layer", ["conv", "stem", "inner1", "bn1", "outer2", "project", "head"])
-def test_the_first_layer_that_differs_is_named(layer: str, case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module]) -> None:
+def test_the_first_layer_that_differs_is_named(
+    layer: str, case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module]
+) -> None:
     model, x, _, plan, small = case
     layer = "stem" if layer == "conv" else layer
     sabotaged = copy.deepcopy(small)
@@ -58,7 +60,9 @@ def test_swapped_channels_are_noticed(case: tuple[nn.Module, Tensor, Graph, Plan
     assert verify(model, plan, x, small=sabotaged).first_difference == "inner1"
 
 
-def test_other_shapes_and_values_that_are_no_numbers_are_noticed(case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module]) -> None:
+def test_other_shapes_and_values_that_are_no_numbers_are_noticed(
+    case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module],
+) -> None:
     model, x, _, plan, small = case
     other = copy.deepcopy(small)
     other.head = nn.Linear(other.head.in_features, 4)
@@ -81,7 +85,9 @@ def test_the_tolerance_can_be_given(case: tuple[nn.Module, Tensor, Graph, Plan, 
     assert check.tolerance == 0.1
 
 
-def test_networks_in_train_mode_are_compared_in_eval_mode(case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module]) -> None:
+def test_networks_in_train_mode_are_compared_in_eval_mode(
+    case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module],
+) -> None:
     model, x, _, plan, _ = case
     training = copy.deepcopy(model).train()
     small = apply(training, plan)
@@ -95,7 +101,9 @@ def test_other_inputs_will_do(case: tuple[nn.Module, Tensor, Graph, Plan, nn.Mod
     assert verify(model, plan, torch.randn(1, 3, 10, 10), small=small).agrees
 
 
-def test_inputs_the_model_cannot_take_are_explained(case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module]) -> None:
+def test_inputs_the_model_cannot_take_are_explained(
+    case: tuple[nn.Module, Tensor, Graph, Plan, nn.Module],
+) -> None:
     model, _, _, plan, small = case
     with pytest.raises(CaptureError, match="does not run on the example inputs"):
         verify(model, plan, torch.zeros(1, 4, 8, 8), small=small)

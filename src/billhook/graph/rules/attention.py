@@ -13,9 +13,13 @@ def attention(flow: Flow, call: Call) -> Dims:
     """query, key, value [..., tokens, size]; leading dimensions (batch, heads) unify."""
     q, k, v, mask = call["query"], call["key"], call["value"], call["attn_mask"]
     dq, dk, dv = flow.dims(q), flow.dims(k), flow.dims(v)
-    # The default scale is 1/√(head size), so the head size itself must stay.
-    for labels in (dq[-1], dk[-1]):
-        flow.freeze(call, labels, "the head size sets the scale of attention")
+    if call["scale"] is None:  # 1/√(head size), so the head size itself must stay
+        for labels in (dq[-1], dk[-1]):
+            flow.freeze(call, labels, "the head size sets the scale of attention")
+    else:
+        flow.unify(call, dq[-1], dk[-1])
+        flow.contract(call, q, -1)
+        flow.contract(call, k, -1)
     for dims in (dq, dk, dv):
         flow.freeze(call, dims[-2], "attention runs over this dimension")
     leading: Dims = []
@@ -36,6 +40,6 @@ def attention(flow: Flow, call: Call) -> Dims:
                 flow.role(mask, i, "through")
     sizes = [s for s, d in zip(shape_of(q)[:-2], leading, strict=True) if d is None]
     tokens = shape_of(q)[-2] * shape_of(k)[-2]
-    flow.macs(call, prod(sizes) * tokens * shape_of(q)[-1], *leading)
+    flow.macs(call, prod(sizes) * tokens * (1 if dq[-1] is not None else shape_of(q)[-1]), *leading, dq[-1])
     flow.macs(call, prod(sizes) * tokens * (1 if dv[-1] is not None else shape_of(v)[-1]), *leading, dv[-1])
     return [*leading, None, dv[-1]]

@@ -40,7 +40,7 @@ def convolution(flow: Flow, call: Call) -> Dims:
         flow.contract(call, x, channel)
     else:
         out = _grouped(flow, call, dims[channel], axes[0], axes[1], groups, transposed)
-        if not _whole_groups(call, groups, transposed):
+        if not whole_groups(call):
             flow.contract(call, x, channel)
     if call["bias"] is not None:
         flow.unify(call, bias, out)
@@ -66,15 +66,14 @@ def _grouped(
         return first if not transposed else None
     per_group = first.reshape(groups, -1)  # [groups, channels of weight axis 0 in a group]
     inputs = x.reshape(groups, -1)
-    if _whole_groups(call, groups, transposed):
+    if whole_groups(call):
         flow.unify(call, inputs[:, :1], inputs)
         flow.unify(call, per_group[:, :1], per_group)
         flow.unify(call, inputs[:, 0], per_group[:, 0])
         flow.freeze(call, second, "channels inside a group stay; whole groups leave")
         flow.role(weight, 0, "through")
-        if not transposed:
-            return first
-        return per_group[:, 0].repeat(len(second))
+        # The labels that came in, so that a later split finds again what was merged before.
+        return inputs[:, 0].repeat(len(second) if transposed else per_group.shape[1])
     if transposed:  # weight [in, out / groups, ...]
         flow.unify(call, inputs, per_group)
         flow.unify(call, per_group[:1], per_group)
@@ -88,6 +87,7 @@ def _grouped(
     return first
 
 
-def _whole_groups(call: Call, groups: int, transposed: bool) -> bool:
-    shape = shape_of(call["weight"])
+def whole_groups(call: Call) -> bool:
+    """Return True if the unit of a grouped convolution is a group, False if it is a position in all groups."""
+    groups, shape = int(call["groups"]), shape_of(call["weight"])
     return groups > min(shape[0] // groups, shape[1])

@@ -183,6 +183,25 @@ def index_select(flow: Flow, call: Call) -> Dims:
     return dims
 
 
+@rule("gather")
+def gather(flow: Flow, call: Call) -> Dims:
+    """One dimension is looked up; along the others every entry has its own index."""
+    x, index = call["self"], call["index"]
+    dims, positions = flow.dims(x), flow.dims(index)
+    dim = int(call["dim"]) % len(dims)
+    flow.freeze(call, dims[dim], "indices are looked up by number")
+    for i, size in enumerate(shape_of(index)):
+        if i == dim:
+            continue
+        if size == shape_of(x)[i]:
+            flow.unify(call, dims[i], positions[i])
+        else:
+            flow.freeze(call, dims[i], "only a part of this dimension is looked up")
+            dims[i] = positions[i]
+    dims[dim] = positions[dim]
+    return dims
+
+
 @rule("embedding")
 def embedding(flow: Flow, call: Call) -> Dims:
     """weight [vocabulary, size]: the size is produced, the vocabulary stays."""

@@ -117,6 +117,19 @@ def im2col(flow: Flow, call: Call) -> Dims:
     return [*dims[:-3], None if labels is None else labels.repeat(times), None]
 
 
+@rule("col2im")
+def col2im(flow: Flow, call: Call) -> Dims:
+    """[N, C·k, L] → [N, C, H, W]: the k rows of one channel leave together."""
+    dims = flow.dims(call["self"])
+    labels = dims[-2]
+    flow.freeze(call, dims[-1], "folds this dimension")
+    if labels is not None:
+        rows = labels.reshape(call.shape[-3], -1)
+        flow.unify(call, rows[:, :1], rows)
+        labels = rows[:, 0]
+    return [*dims[:-2], labels, None, None]
+
+
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "affine_grid_generator")
 def grid(flow: Flow, call: Call) -> Dims:
     """Sampling positions carry no channels; the sampled planes do."""
