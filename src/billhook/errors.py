@@ -10,6 +10,7 @@
     ├── ApplyError            the smaller network could not be built
     ├── VerifyError           silence does not equal removal
     ├── BudgetError           no allowed plan meets the budget (exit code 3)
+    ├── DivergedError         the loss became NaN or infinite
     ├── DataError             a data set is missing or broken
     ├── StorageError          a saved network or run directory is broken
     ├── ExportError           a network cannot be exported or disagrees after export
@@ -78,6 +79,18 @@ class BudgetError(BillhookError):
     def __init__(self, message: str, reachable: dict[str, float] | None = None) -> None:
         super().__init__(message)
         self.reachable = dict(reachable or {})
+
+
+class DivergedError(BillhookError):
+    """The loss became NaN or infinite; the model holds the last weights that were known to be good."""
+
+    def __init__(self, step: int, lr: float, loss: float, good_step: int) -> None:
+        super().__init__(
+            f"the loss is {loss} at step {step} (learning rate {lr:.4g}); the weights of step {good_step} "
+            "were put back. Try a lower lr, clip=1.0, a longer warmup or precision='32-true', and look for "
+            "NaN in the inputs"
+        )
+        self.step, self.lr, self.loss, self.good_step = step, lr, loss, good_step
 
 
 class DataError(BillhookError):

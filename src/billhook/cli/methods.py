@@ -44,4 +44,7 @@ def _tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     """Return what fits on a screen; JSON has everything."""
-    return {key: value for key, value in row.items() if key not in ("tests", "notes")}
+    shown = {key: value for key, value in row.items() if key not in ("tests", "notes")}
+    if isinstance(options := shown.get("options"), dict):
+        shown["options"] = ", ".join(options)
+    return shown

@@ -40,7 +40,7 @@ def enliven_(tensors: Mapping[str, Tensor], seed: int = 0) -> None:
 
 @contextlib.contextmanager
 def holding(network: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the parameters and buffers of `network` hold `values` for a while; shared ones may be named once."""
+    """Let parameters and buffers of `network` hold `values` for a while; shared ones may be named once."""
     # By object, not by name: a module that is used under two names must get its own values back.
     swapped = {id(t): (t, t.data, values[n]) for n, t in named_tensors(network) if n in values}
     for tensor, _, value in swapped.values():

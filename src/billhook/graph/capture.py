@@ -138,7 +138,7 @@ def layer_of(node: fx.Node) -> str:
 
 
 def caches(module: nn.Module) -> list[str]:
-    """Return the attributes in which a module keeps tensors of earlier passes: dicts with "cache" in their name.
+    """Return the attributes where a module keeps tensors of earlier passes: dicts called "…cache…".
 
     LeViT, EfficientFormer and TinyViT keep the biases of attention there while they are in eval mode.
     """
@@ -205,7 +205,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_caches(model: nn.Module) -> Iterator[None]:
-    """Hide what passes of other times keep: it belongs to other weights, or would be captured as a constant."""
+    """Hide what earlier passes kept: it belongs to other weights, or would be captured as a constant."""
     hidden = [(m, name, m.__dict__[name]) for m in model.modules() for name in caches(m)]
     for module, name, _ in hidden:
         setattr(module, name, {})
@@ -219,7 +219,10 @@ def without_caches(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence warnings and log lines of the exporter; what matters comes back as an error."""
-    loggers = [logging.getLogger(n) for n in ("torch.export", "torch._export", "torch.fx", "torch._dynamo", "torch._subclasses")]
+    loggers = [
+        logging.getLogger(n)
+        for n in ("torch.export", "torch._export", "torch.fx", "torch._dynamo", "torch._subclasses")
+    ]
     levels = [x.level for x in loggers]
     for x in loggers:
         x.setLevel(logging.CRITICAL)

@@ -178,7 +178,11 @@ def _convolution(call: Call, kept: Kept, scale: Scale) -> dict[str, Any]:
     mask, axes = kept.dims(x)[channel], kept.dims(call["weight"])
     inputs = shape_of(x)[channel] if mask is None else int(mask.sum())
     if transposed:  # whole groups leave together with their inputs; otherwise the number of groups stays
-        return {"groups": inputs * groups // shape_of(x)[channel]} if mask is not None and whole_groups(call) else {}
+        return (
+            {"groups": inputs * groups // shape_of(x)[channel]}
+            if mask is not None and whole_groups(call)
+            else {}
+        )
     per_group = shape_of(call["weight"])[1] if axes[1] is None else int(axes[1].sum())
     return {"groups": inputs // per_group}
 

@@ -50,7 +50,9 @@ class SilencedNetwork(nn.Module):
         if spec != program.in_spec:
             raise InputError(f"expected inputs structured like {program.in_spec}, got {spec}")
         # Copies of what forward may change in place.
-        tensors = dict(named_tensors(self.model)) | {n: b.clone() for n, b in self.model.named_buffers(remove_duplicate=False)}
+        tensors = dict(named_tensors(self.model)) | {
+            n: b.clone() for n, b in self.model.named_buffers(remove_duplicate=False)
+        }
         given = dict(zip(program.inputs, flat, strict=True))
         values: dict[fx.Node, Any] = {}
         for node in program.graph.nodes:

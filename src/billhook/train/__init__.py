@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from billhook.errors import DivergedError
 from billhook.train.batches import Batches, IterableBatches, as_batches
 from billhook.train.batchnorm import recalibrate_batchnorm
 from billhook.train.callbacks import Callback, CallbackDriver, StepContext
 from billhook.train.config import FitConfig
-from billhook.train.divergence import DivergedError
 from billhook.train.evaluate import evaluate
 from billhook.train.fit import fit
 from billhook.train.result import EpochRecord, EvalResult, FitResult

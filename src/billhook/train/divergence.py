@@ -7,20 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from billhook.errors import BillhookError
 from billhook.train.weights import all_finite, copy_of, write
-
-
-class DivergedError(BillhookError):
-    """The loss became NaN or infinite; the model holds the last weights that were known to be good."""
-
-    def __init__(self, step: int, lr: float, loss: float, good_step: int) -> None:
-        super().__init__(
-            f"the loss is {loss} at step {step} (learning rate {lr:.4g}); the weights of step {good_step} "
-            "were put back. Try a lower lr, clip=1.0, a longer warmup or precision='32-true', and look for "
-            "NaN in the inputs"
-        )
-        self.step, self.lr, self.loss, self.good_step = step, lr, loss, good_step
 
 
 class GoodWeights:

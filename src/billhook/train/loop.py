@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from billhook.errors import DataError, InputError
+from billhook.errors import DataError, DivergedError, InputError
 from billhook.train.batches import Batch, batch_size, unpack
 from billhook.train.checkpoint import Cadence, save_checkpoint
-from billhook.train.divergence import DivergedError, GoodWeights, LossWindow, first_bad
+from billhook.train.divergence import GoodWeights, LossWindow, first_bad
 from billhook.train.fabric import Engine
 from billhook.train.job import Job
 from billhook.train.placement import mode_kept

@@ -75,17 +75,18 @@ def test_batch_norm_in_training_is_that_of_torch() -> None:
 
 
 def test_it_learns(small: ExportedNetwork) -> None:
+    torch.manual_seed(0)
     network = copy.deepcopy(small).train()
     x, y = torch.randn(8, 3, 8, 8), torch.arange(8) % 4
-    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    optimizer = torch.optim.Adam(network.parameters(), 0.003)
     losses = []
-    for _ in range(15):
+    for _ in range(60):
         loss = nn.functional.cross_entropy(network(x)["y"], y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert min(losses[-3:]) < losses[0]
+    assert sum(losses[-10:]) < sum(losses[:10])
     assert all(p.grad is not None for p in network.parameters())
 
 

@@ -88,6 +88,6 @@ def _grouped(
 
 
 def whole_groups(call: Call) -> bool:
-    """Return True if the unit of a grouped convolution is a group, False if it is a position in all groups."""
+    """Return True if a unit of a grouped convolution is a group, False if it is a position in all."""
     groups, shape = int(call["groups"]), shape_of(call["weight"])
     return groups > min(shape[0] // groups, shape[1])
