@@ -89,7 +89,11 @@ class FusedKernel(Tokens):
     def __init__(self) -> None:
         super().__init__()
         self.num_heads = HEADS
-        self.q, self.kv, self.out = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.q, self.kv, self.out = (
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(WIDTH, 2 * WIDTH),
+            nn.Linear(WIDTH, WIDTH),
+        )
 
     def mix(self, x: Tensor) -> Tensor:
         k, v = self.kv(x).chunk(2, -1)
@@ -102,7 +106,11 @@ class GroupedQuery(Tokens):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q, self.k, self.v = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH // 2), nn.Linear(WIDTH, WIDTH // 2)
+        self.q, self.k, self.v = (
+            nn.Linear(WIDTH, WIDTH),
+            nn.Linear(WIDTH, WIDTH // 2),
+            nn.Linear(WIDTH, WIDTH // 2),
+        )
         self.out = nn.Linear(WIDTH, WIDTH)
 
     def mix(self, x: Tensor) -> Tensor:
@@ -200,7 +208,10 @@ class TokenClass(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, WIDTH, 4, 4)
-        self.token, self.position = nn.Parameter(torch.zeros(1, 1, WIDTH)), nn.Parameter(torch.zeros(1, 17, WIDTH))
+        self.token, self.position = (
+            nn.Parameter(torch.zeros(1, 1, WIDTH)),
+            nn.Parameter(torch.zeros(1, 17, WIDTH)),
+        )
         self.up, self.down = nn.Linear(WIDTH, 24), nn.Linear(24, WIDTH)
         self.scale = nn.Parameter(torch.ones(WIDTH))
         self.head = nn.Linear(WIDTH, CLASSES)
@@ -244,7 +255,10 @@ class TorchEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 24, batch_first=True)
-        self.embed, self.encoder = nn.Linear(6, WIDTH), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.embed, self.encoder = (
+            nn.Linear(6, WIDTH),
+            nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        )
         self.head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:

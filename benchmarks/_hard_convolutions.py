@@ -113,7 +113,9 @@ class SplitShuffle(Vision):
 
     def __init__(self) -> None:
         super().__init__(16, 16)
-        self.branches = nn.ModuleList([nn.Sequential(conv(8, 8, 1), conv(8, 8, 3, groups=8), conv(8, 8, 1)) for _ in range(2)])
+        self.branches = nn.ModuleList(
+            [nn.Sequential(conv(8, 8, 1), conv(8, 8, 3, groups=8), conv(8, 8, 1)) for _ in range(2)]
+        )
         self.shuffle = nn.ChannelShuffle(2)
 
     def body(self, x: Tensor) -> Tensor:

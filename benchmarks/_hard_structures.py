@@ -66,7 +66,9 @@ class SharedBackbone(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(conv(3, 8), conv(8, 12, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.backbone = nn.Sequential(
+            conv(3, 8), conv(8, 12, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
         self.compare, self.head = nn.Linear(24, 10), nn.Linear(10, CLASSES)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ def _timm(name: str, size: int = 128, quick: bool = False, **options: Any) -> Ne
     return Network(f"timm/{name}", build, _image(size), quick)
 
 
-def _transformers(name: str, model: str, options: dict[str, Any], inputs: Callable[[], Any], quick: bool = False) -> Network:
+def _transformers(
+    name: str, model: str, options: dict[str, Any], inputs: Callable[[], Any], quick: bool = False
+) -> Network:
     def build() -> nn.Module:
         declare()
         library = importlib.import_module("transformers")
@@ -139,18 +141,55 @@ NETWORKS: tuple[Network, ...] = (
     _timm("ghostnet_100"),
     _timm("coat_lite_tiny", 224),
     _timm("pvt_v2_b0", 224),
-    _transformers("vit", "ViTForImageClassification", {
-        "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32,
-        "patch_size": 8}, _pixels(32)),  # fmt: skip
-    _transformers("swin", "SwinForImageClassification", {
-        "image_size": 64, "patch_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}, _pixels(64)),  # fmt: skip
-    _transformers("convnext", "ConvNextForImageClassification", {
-        "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}, _pixels(64)),  # fmt: skip
-    _transformers("segformer", "SegformerForSemanticSegmentation", {
-        "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}, _pixels(64)),  # fmt: skip
-    _transformers("mobilevit", "MobileViTForImageClassification", {
-        "image_size": 64, "hidden_sizes": [24, 32, 40], "neck_hidden_sizes": [8, 12, 16, 24, 32, 40, 64]}, _pixels(64)),  # fmt: skip
+    _transformers(
+        "vit",
+        "ViTForImageClassification",
+        {
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        _pixels(32),
+    ),
+    _transformers(
+        "swin",
+        "SwinForImageClassification",
+        {
+            "image_size": 64,
+            "patch_size": 4,
+            "embed_dim": 24,
+            "depths": [2, 2],
+            "num_heads": [2, 4],
+            "window_size": 4,
+        },
+        _pixels(64),
+    ),
+    _transformers(
+        "convnext",
+        "ConvNextForImageClassification",
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1]},
+        _pixels(64),
+    ),
+    _transformers(
+        "segformer",
+        "SegformerForSemanticSegmentation",
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+        _pixels(64),
+    ),
+    _transformers(
+        "mobilevit",
+        "MobileViTForImageClassification",
+        {"image_size": 64, "hidden_sizes": [24, 32, 40], "neck_hidden_sizes": [8, 12, 16, 24, 32, 40, 64]},
+        _pixels(64),
+    ),
     _transformers("bert", "BertForSequenceClassification", {**_TEXT, **_SMALL_BERT}, _words(200)),
-    _transformers("distilbert", "DistilBertForSequenceClassification", {
-        **_TEXT, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}, _words(200)),  # fmt: skip
+    _transformers(
+        "distilbert",
+        "DistilBertForSequenceClassification",
+        {**_TEXT, "dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128},
+        _words(200),
+    ),
 )

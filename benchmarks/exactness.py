@@ -7,9 +7,9 @@
     python benchmarks/exactness.py --random 200                   # random networks of tests/property instead
 
 Right means: the smaller network runs; it equals the original with the same channels silenced (`verify`); and
-it equals a copy of the original whose consuming weights are zero (`tests/oracle.py`, which shares no code with
-billhook). Then, with `mixing="allow"`, channels that pass through layer norm leave as well; silence and removal
-are then compared on what is kept.
+it equals a copy of the original whose consuming weights are zero (`tests/oracle.py`, which shares no code
+with billhook). Then, with `mixing="allow"`, channels that pass through layer norm leave as well; silence and
+removal are then compared on what is kept.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def measure(network: Network, mixing: str = "freeze", seed: int = 0) -> Outcome:
     check = verify(model, plan, inputs, small=small)
     distance = compare(model, graph.groups, plan, small, inputs)
     if check.exact and distance.error > TOLERANCE:
-        # Channels that a sum, a norm or a product consumes: there are no weights to zero but those that make them.
+        # A sum, a norm or a product consumes channels: no weights can be zeroed but those that make them.
         distance = compare(model, graph.groups, plan, small, inputs, EVERYTHING)
     return Outcome(
         type(small).__name__, check.agrees, check.exact, check.max_rel_error, distance.error, distance.effect,
@@ -159,7 +159,12 @@ class Row:
     def right(self) -> bool:
         """True if everything held in both modes."""
         v = self.values
-        return bool(v.get("runs")) and v["oracle_error"] <= TOLERANCE and bool(v["exact"]) and bool(v["allow_agrees"])
+        return (
+            bool(v.get("runs"))
+            and v["oracle_error"] <= TOLERANCE
+            and bool(v["exact"])
+            and bool(v["allow_agrees"])
+        )
 
 
 def row(network: Network) -> Row:
@@ -171,8 +176,10 @@ def row(network: Network) -> Row:
         put.update({
             "runs": True, "exact": outcome.exact, "verify_error": outcome.verify_error,
             "oracle_error": outcome.oracle_error, "effect": outcome.effect,
-            "prunable": round(outcome.coverage.share, 4), "prunable_inner": round(outcome.coverage.inner_share, 4),
-            "result": outcome.network, "channels": outcome.coverage.total, "capture_s": round(outcome.capture_s, 2),
+            "prunable": round(outcome.coverage.share, 4),
+            "prunable_inner": round(outcome.coverage.inner_share, 4),
+            "result": outcome.network, "channels": outcome.coverage.total,
+            "capture_s": round(outcome.capture_s, 2),
             "apply_s": round(outcome.apply_s, 2), "frozen": outcome.coverage.frozen,
         })  # fmt: skip
         gc.collect()
@@ -195,8 +202,9 @@ def write(rows: list[Row]) -> None:
     known = {r["network"]: r for r in map(json.loads, old) if "network" in r}
     known |= {r.network: {"network": r.network, **r.values} for r in rows}
     note = (
-        f"Half of all units of every prunable group removed at random (seed 0); random weights, batch 1, float32; "
-        f"torch {torch.__version__}, one thread of a shared machine; images of 128 pixels where the network allows it."
+        "Half of all units of every prunable group removed at random (seed 0); random weights, float32; "
+        f"torch {torch.__version__}, one thread of a shared machine; images of 128 pixels where the network "
+        "allows it."
     )
     lines = [known[n.name] for n in NETWORKS if n.name in known]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -206,10 +214,16 @@ def write(rows: list[Row]) -> None:
 def main() -> int:
     """Run what was asked for; return 0 if all of it is right."""
     names = [n.name for n in NETWORKS]
-    parser = argparse.ArgumentParser(description="half of all channels leave many networks; the result must be right")
-    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="a network; may be repeated")
+    parser = argparse.ArgumentParser(
+        description="half of all channels leave many networks; the result must be right"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="NAME", help="a network; may be repeated"
+    )
     parser.add_argument("--quick", action="store_true", help="only the small ones; results are not written")
-    parser.add_argument("--random", type=int, metavar="N", help="N random networks instead; results are not written")
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="N random networks instead; results are not written"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.getLogger("billhook").setLevel(logging.ERROR)  # the class of each result is in its row
@@ -224,7 +238,11 @@ def main() -> int:
     for network in chosen:
         result = row(network)
         wrong += not result.right
-        shown = {k: v for k, v in result.values.items() if k in ("prunable", "prunable_inner", "allow_prunable", "result", "error")}
+        shown = {
+            k: v
+            for k, v in result.values.items()
+            if k in ("prunable", "prunable_inner", "allow_prunable", "result", "error")
+        }
         print(f"{network.name:44s} {'right' if result.right else 'WRONG'} {shown}", file=sys.stderr)
         if not options.quick:
             write([result])

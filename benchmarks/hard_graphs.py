@@ -94,19 +94,27 @@ CASES: dict[str, Case] = {
     "grouped_query": Case(A.GroupedQuery, _tokens, ("q", "k", "v")),
     "multi_query": Case(A.MultiQuery, _tokens, ("q",)),
     "einsum_attention": Case(A.EinsumAttention, _tokens, ("q", "k", "v")),
-    "cross_attention": Case(A.CrossAttention, lambda: (_normal(2, 7, 6), _normal(2, 4, 5)), ("left", "q", "out")),
+    "cross_attention": Case(
+        A.CrossAttention, lambda: (_normal(2, 7, 6), _normal(2, 4, 5)), ("left", "q", "out")
+    ),
     "torch_attention": Case(A.TorchAttention, _tokens, ("embed", "attention", "up")),
-    "torch_encoder": Case(A.TorchEncoder, _tokens, ("encoder.layers.0.self_attn", "encoder.layers.1.linear1"), held=("embed",)),
+    "torch_encoder": Case(
+        A.TorchEncoder, _tokens, ("encoder.layers.0.self_attn", "encoder.layers.1.linear1"), held=("embed",)
+    ),
     "layer_norm": Case(A.NormedWidths, _tokens, ("wide", "inner"), held=("embed", "narrow")),
     "gated": Case(A.Gated, _tokens, ("glu", "chunked", "gate", "value")),
     "lstm_beside": Case(A.RecurrentBeside, _tokens, ("one",), held=("two",)),
     "class_token": Case(A.TokenClass, prunable=("patches", "up", "down")),
-    "tied_embedding": Case(A.Vocabulary, lambda: torch.arange(10).reshape(2, 5), ("table", "up"), roles=EVERYTHING),
+    "tied_embedding": Case(
+        A.Vocabulary, lambda: torch.arange(10).reshape(2, 5), ("table", "up"), roles=EVERYTHING
+    ),
     "flatten_linear": Case(S.FlattenLinear, prunable=("features.0.0", "hidden"), held=("head",)),
     "concat_flatten": Case(S.ConcatFlatten, prunable=("a.0", "b.0")),
     "literal_view": Case(S.LiteralView, prunable=("stem.0", "inner.0", "outer.0")),
     "shared_layer": Case(S.SharedLayer, prunable=("stem.0", "again")),
-    "siamese": Case(S.SharedBackbone, lambda: (_normal(2, 3, 8, 8), _normal(2, 3, 8, 8) + 1), ("backbone.0.0", "compare")),
+    "siamese": Case(
+        S.SharedBackbone, lambda: (_normal(2, 3, 8, 8), _normal(2, 3, 8, 8) + 1), ("backbone.0.0", "compare")
+    ),
     "tied_weights": Case(S.TiedWeights, prunable=("stem.0", "one")),
     "turns": Case(S.Turns, prunable=("stem.0", "inner", "outer")),
     "stacked": Case(S.Stacked, prunable=("stem.0", "a.0", "mid")),
@@ -117,7 +125,9 @@ CASES: dict[str, Case] = {
     "module_loop": Case(S.Loop, prunable=("stem.0", "ends.a.0")),
     "two_outputs": Case(S.TwoOutputs, prunable=("stem.0",), held=("next.0", "head", "mask")),
     "named_inputs": Case(
-        S.NamedInputs, lambda: {"image": _normal(2, 3, 8, 8), "extra": _normal(2, 4)}, ("image.0", "extra", "inner")
+        S.NamedInputs,
+        lambda: {"image": _normal(2, 3, 8, 8), "extra": _normal(2, 4)},
+        ("image.0", "extra", "inner"),
     ),
     "weight_norm": Case(S.WeightNormed, prunable=("last.0",)),
     "weight_standardized": Case(S.WeightStandardized, prunable=("inner", "last.0")),
@@ -188,12 +198,13 @@ def main() -> int:
     for name in chosen:
         outcome = run(CASES[name])
         rows.append({
-            "graph": name, "right": outcome.right, "verify_error": outcome.verified, "oracle_error": outcome.oracle,
+            "graph": name, "right": outcome.right, "verify_error": outcome.verified,
+            "oracle_error": outcome.oracle,
             "effect": outcome.effect, "prunable_units": outcome.prunable, "network": outcome.network,
         })  # fmt: skip
         print(f"{name:22s} {'right' if outcome.right else f'WRONG {outcome}'}", file=sys.stderr)
     if len(chosen) == len(CASES):
-        note = f"Half of all units of every prunable group removed at random; torch {torch.__version__}, float32, CPU."
+        note = f"Half of all units of every prunable group removed; torch {torch.__version__}, float32, CPU."
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"note": note}]))
     return 0 if all(row["right"] for row in rows) else 1

@@ -1,4 +1,4 @@
-"""An oracle for pruning that shares no code with what it checks, and weights that make its answer mean something.
+"""An oracle for pruning that shares no code with what it checks, and weights that make its answer count.
 
 Where removed channels are consumed by weights, zeroing those weights in a copy of the original must give what
 the smaller network computes. Only the group table (names, axes, indices, roles) is trusted here.
@@ -25,9 +25,10 @@ EVERYTHING = ("in", "out", "through")  # for channels that a sum or a product co
 
 
 def randomize(model: nn.Module, seed: int = 0, example_inputs: ExampleInputs | None = None) -> nn.Module:
-    """Draw all weights and statistics anew, so that every channel matters and activations stay alive; return `model`.
+    """Draw all weights and statistics anew, so that every channel matters and activations live; return `model`.
 
-    Fresh networks have zeros (heads, biases, layer scale) and ones (norms) which make two networks agree by chance.
+    Fresh networks have zeros (heads, biases, layer scale) and ones (norms), which make two networks agree by
+    chance.
     With example inputs, batch norms get statistics near those of the activations; deep networks need that,
     because activations that grow from layer to layer end in a softmax that turns rounding into differences.
     """
@@ -35,7 +36,8 @@ def randomize(model: nn.Module, seed: int = 0, example_inputs: ExampleInputs | N
     norms = {
         f"{name}.{leaf}" if name else leaf
         for name, module in model.named_modules()
-        if isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm)) or type(module).__name__.endswith("Norm")
+        if isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm))
+        or type(module).__name__.endswith("Norm")
         for leaf, _ in module.named_parameters(recurse=False)
         if leaf != "bias"
     }
@@ -84,7 +86,7 @@ def _draw(name: str, tensor: Tensor, norm: bool, generator: torch.Generator) -> 
 
 
 def random_plan(graph: Graph, share: float = 0.5, seed: int = 0) -> Plan:
-    """Return a plan that removes a random `share` of the units of every prunable group; at least one stays."""
+    """Return a plan that removes a random `share` of the units of every prunable group, but never all."""
     generator = np.random.default_rng(seed)
     keep: dict[str, Any] = {}
     for group in graph.groups.prunable:
@@ -99,7 +101,9 @@ def zeroed(model: nn.Module, groups: Groups, plan: Plan, roles: Sequence[str] = 
     Groups that no weight reads have the weights zeroed that make their channels.
     """
     muted = copy.deepcopy(model)
-    tensors = dict(muted.named_parameters(remove_duplicate=False)) | dict(muted.named_buffers(remove_duplicate=False))
+    tensors = dict(muted.named_parameters(remove_duplicate=False)) | dict(
+        muted.named_buffers(remove_duplicate=False)
+    )
     with torch.no_grad():
         for group_id, keep in plan.keep.items():
             group = groups[group_id]

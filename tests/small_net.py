@@ -1,6 +1,6 @@
 """Networks written in one line, for tests of single operators.
 
-    net(lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(3, 8), b=nn.Linear(8, 2))
+net(lambda m, x: m.b(m.a(x).relu()), a=nn.Linear(3, 8), b=nn.Linear(8, 2))
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pytest tests/golden --update-golden` writes the texts anew; look at the difference before you commit it."""
+"""`pytest tests/golden --update-golden` writes the texts anew; review the difference before you commit it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing")
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden files instead of comparing"
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "hardswish": F.hardswish, "sigmoid": torch.sigmoid, "none": lambda x: x}
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "hardswish": F.hardswish,
+    "sigmoid": torch.sigmoid,
+    "none": lambda x: x,
+}
 NORMS = {
     "batch": nn.BatchNorm2d,
     "instance": lambda c: nn.InstanceNorm2d(c, affine=True),
@@ -65,7 +71,10 @@ class Depthwise(Block):
     def build(self, before: int, width: int) -> None:
         self.after = width
         times = 1 + self.choice % 2
-        self.depth, self.point = self.conv(before, before * times, 3, before), self.conv(before * times, width, 1)
+        self.depth, self.point = (
+            self.conv(before, before * times, 3, before),
+            self.conv(before * times, width, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.point(self.activation(self.depth(x)))
@@ -126,7 +135,9 @@ class AddSlices(Block):
 
     def build(self, before: int, width: int) -> None:
         half = before // 2
-        self.cuts = ((slice(0, half), slice(half, before)), (slice(0, None, 2), slice(1, None, 2)))[self.choice % 2]
+        self.cuts = ((slice(0, half), slice(half, before)), (slice(0, None, 2), slice(1, None, 2)))[
+            self.choice % 2
+        ]
         self.after = half
         if self.choice == 3:
             self.cuts, self.after = (slice(0, before - 4), slice(4, before)), before - 4
@@ -218,14 +229,18 @@ class ChannelsLast(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.up(self.before_it(x.permute(0, 2, 3, 1)))
-        y = F.glu(y) if self.choice < 2 else self.activation(y[..., : y.shape[-1] // 2]) * y[..., y.shape[-1] // 2 :]
+        y = (
+            F.glu(y)
+            if self.choice < 2
+            else self.activation(y[..., : y.shape[-1] // 2]) * y[..., y.shape[-1] // 2 :]
+        )
         return x + self.down(y).permute(0, 3, 1, 2)
 
 
 BLOCKS: dict[str, type[Block]] = {
     b.__name__: b
     for b in (
-        Plain, Grouped, Depthwise, Residual, Concat, ChunkConcat, UnevenSplit, AddSlices, Shuffle, SqueezeExcite,
-        Transposed, PixelShuffle, Shared, Attention, ChannelsLast,
+        Plain, Grouped, Depthwise, Residual, Concat, ChunkConcat, UnevenSplit, AddSlices, Shuffle,
+        SqueezeExcite, Transposed, PixelShuffle, Shared, Attention, ChannelsLast,
     )
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -47,8 +46,4 @@ def options(
 
 def main() -> None:
     """Run the command line; the entry point of the `billhook` script."""
-    # OpenMP threads that spin while they wait stand in each other's way as soon as a core is shared: on two
-    # cores with two other busy processes a ResNet-20 took 1.25 s per training step, and 0.16 s with threads
-    # that sleep instead. Must be said before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,9 @@ class Terminal:
 
     def data(self, plain: Any, *renderables: Any) -> None:
         """Write the outcome: `plain` as JSON if that was asked for, otherwise `renderables` for people."""
-        if self.as_json:
-            sys.stdout.write(json.dumps(plain, indent=1, allow_nan=False) + "\n")
-            return
-        from rich.console import Console
-
-        # A pipe has no width; wide enough that names stay in one piece. COLUMNS still has its say.
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-        console = Console(file=sys.stdout, width=width, highlight=False)
-        for item in renderables:
-            console.print(item, markup=False)
+        text = json.dumps(plain, indent=1, allow_nan=False) + "\n" if self.as_json else _rendered(renderables)
+        sys.stdout.write(text)
+        sys.stdout.flush()  # a reader that has gone is noticed here, not when the interpreter ends
 
     def say(self, message: str) -> None:
         """Write a message about what goes on."""
@@ -59,3 +53,15 @@ class Terminal:
     def warn(self, message: str) -> None:
         """Write a message that must be seen even with --quiet."""
         sys.stderr.write(f"note: {message}\n")
+
+
+def _rendered(items: Sequence[Any]) -> str:
+    from rich.console import Console
+
+    # A pipe has no width; wide enough that names stay in one piece. COLUMNS still has its say.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    with console.capture() as captured:
+        for item in items:
+            console.print(item, markup=False)
+    return captured.get()

@@ -40,7 +40,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "a mask of booleans": {"attn_mask": torch.arange(35).reshape(5, 7) % 3 == 0},
     "a mask per head": {"attn_mask": torch.randn(2 * HEADS, 5, 7)},
     "padding": {"key_padding_mask": torch.arange(14).reshape(2, 7) > 11},
-    "padding and a mask": {"key_padding_mask": torch.arange(14).reshape(2, 7) > 11, "attn_mask": torch.arange(35).reshape(5, 7) % 3 == 0},
+    "padding and a mask": {
+        "key_padding_mask": torch.arange(14).reshape(2, 7) > 11,
+        "attn_mask": torch.arange(35).reshape(5, 7) % 3 == 0,
+    },
 }  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def test_a_failed_capture_leaves_the_modes_alone() -> None:
 
 
 def test_a_function_is_not_a_model() -> None:
-    with pytest.raises(InputError, match="expected an nn.Module, got a function"):
+    with pytest.raises(InputError, match=r"expected an nn\.Module, got a function"):
         capture(lambda x: x, IMAGE)  # type: ignore[arg-type]
 
 

@@ -41,8 +41,12 @@ CASES: dict[str, tuple[Callable[..., Any], int, str, tuple[str, dict[str, Any]] 
     "chunk": (halves, 3, "chunk", ("aten.split_with_sizes.default", {"split_sizes": [2, 2], "dim": 1})),
     "slice": (lambda x: x[:, 2:5], 3, "slice", ("aten.slice.Tensor", {"start": 2, "end": 4})),
     "pad": (lambda x: nn.functional.pad(x, (1, 0)), 7, "pad", ("aten.pad.default", {"pad": [1, 0]})),
-    "unflatten": (lambda x: x.unflatten(1, (6, 1))[..., 0], 6, "unflatten", ("aten.unflatten.int", {"sizes": [3, 1]})),
-    "repeat along another dimension": (lambda x: x.repeat(2, 1), 6, "repeat", ("aten.repeat.default", {"repeats": [2, 1]})),
+    "unflatten": (
+        lambda x: x.unflatten(1, (6, 1))[..., 0], 6, "unflatten", ("aten.unflatten.int", {"sizes": [3, 1]})
+    ),
+    "repeat along another dimension": (
+        lambda x: x.repeat(2, 1), 6, "repeat", ("aten.repeat.default", {"repeats": [2, 1]})
+    ),
     "layer norm over pixels": (lambda x: x * 2, 6, "mul", None),
 }  # fmt: skip
 

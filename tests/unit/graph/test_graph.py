@@ -98,7 +98,9 @@ def test_wrong_lengths_are_refused_with_both_numbers(residual: tuple[nn.Module, 
 
 
 def test_frozen_groups_are_refused_with_the_reason(residual: tuple[nn.Module, torch.Tensor]) -> None:
-    with pytest.raises(PlanError, match="group 'head' is frozen: model output.*no unit of it can be removed"):
+    with pytest.raises(
+        PlanError, match=r"group 'head' is frozen: model output.*no unit of it can be removed"
+    ):
         make_plan(capture(*residual), {"head": np.arange(5) < 3})
 
 

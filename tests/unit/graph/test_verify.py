@@ -1,4 +1,4 @@
-"""Verify: agrees where the smaller network is right, and names the first layer that differs where it is not."""
+"""Verify agrees where the smaller network is right, and names the first layer that differs where not."""
 
 from __future__ import annotations
 

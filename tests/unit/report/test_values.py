@@ -33,7 +33,7 @@ def row(
         (361200, "B", "361 kB"),
         (126.2e6, "", "126 M"),
         (0.93125, "1", "93.12 %"),
-        (288.1, "samples/s", "288.1 samples/s"),
+        (288.1, "samples/s", "288 samples/s"),
     ],
 )
 def test_a_value_is_written_with_its_unit(value: float, unit: str, text: str) -> None:
@@ -43,8 +43,8 @@ def test_a_value_is_written_with_its_unit(value: float, unit: str, text: str) ->
 @pytest.mark.parametrize(
     ("measurement", "text"),
     [
-        (Measurement(0.008, "s", 50, 0.0078, 0.0091), "7.8–9.1 ms, median of 50"),
-        (Measurement(0.001, "s", 50, 0.0009, 0.0011), "900 µs – 1.1 ms, median of 50"),
+        (Measurement(0.008, "s", 50, 0.0078, 0.0091), "7.80–9.10 ms, median of 50"),
+        (Measurement(0.001, "s", 50, 0.0009, 0.0011), "900 µs – 1.10 ms, median of 50"),
         (Measurement(3, "", 2, 2, 4), "2 – 4, median of 2"),
         (Measurement(0.9, "1"), ""),
     ],
@@ -105,8 +105,8 @@ def test_settings_become_pairs_of_words() -> None:
     }
     assert flatten(table) == [
         ("cpu.name", "x"),
-        ("cpu.memory", "8 GB"),
-        ("fastest run", "2 ms"),
+        ("cpu.memory", "8.00 GB"),
+        ("fastest run", "2.00 ms"),
         ("pinned", "yes"),
         ("seeds", "1, 2"),
     ]
