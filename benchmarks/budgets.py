@@ -33,22 +33,29 @@ FORMULAS = {"macs": "macs", "params": "params", "size": "bytes"}
 FRACTIONS = (0.75, 0.5, 0.3)
 
 NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "resnet-20": ({"channels": [32, 64, 96], "stem_stride": 2, "shortcut": "B", "in_channels": 1}, (1, 1, 28, 28)),
+    "resnet-20": (
+        {"channels": [32, 64, 96], "stem_stride": 2, "shortcut": "B", "in_channels": 1},
+        (1, 1, 28, 28),
+    ),
     "small-vgg": ({"in_channels": 1}, (1, 1, 28, 28)),
     "mobilenet-v2": ({}, (1, 3, 32, 32)),
     "densenet-40": ({}, (1, 3, 32, 32)),
 }
 
 
-def formula_row(name: str, model: nn.Module, example: torch.Tensor, metric: str, bound: float) -> dict[str, Any]:
+Result = dict[str, Any]
+
+
+def formula_row(name: str, model: nn.Module, example: torch.Tensor, metric: str, bound: float) -> Result:
     """Return one row for a bound that formulas decide."""
     plan = prune(model, example, budget=Budget.from_dict({metric: bound}))
     before = capture(model, example).costs.cost().to_dict()[FORMULAS[metric]]
     after = capture(apply(model, plan), example).costs.cost().to_dict()[FORMULAS[metric]]
-    return {"network": name, "metric": metric, "asked": bound, "reached": after / before, "met": after <= bound * before}
+    met = after <= bound * before
+    return {"network": name, "metric": metric, "asked": bound, "reached": after / before, "met": met}
 
 
-def latency_row(name: str, model: nn.Module, example: torch.Tensor, bound: float) -> dict[str, Any]:
+def latency_row(name: str, model: nn.Module, example: torch.Tensor, bound: float) -> Result:
     """Return one row for a latency bound, timed again from scratch."""
     plan = prune(model, example, budget=Budget(latency=bound))
     with tempfile.TemporaryDirectory() as folder:
@@ -71,10 +78,12 @@ def latency_row(name: str, model: nn.Module, example: torch.Tensor, bound: float
 
 def main() -> None:
     """Write one row per network and bound."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one network only")
     names = list(NETWORKS)[: 1 if parser.parse_args().quick else None]
-    rows: list[dict[str, Any]] = []
+    rows: list[Result] = []
     for name in names:
         arguments, shape = NETWORKS[name]
         torch.manual_seed(0)
@@ -84,9 +93,10 @@ def main() -> None:
             rows.append(latency_row(name, model, example, bound))
             print(json.dumps(rows[-1]), flush=True)
     note = (
-        "Untrained networks, seed 0, method l2, widths as ONNX Runtime likes them. Latency: ONNX Runtime, float32, "
-        f"one thread, batch 1, core time, in turns with the original; torch {torch.__version__}. Met: never above "
-        "the bound; for latency, a second measurement within 5 % of it."
+        "Untrained networks, seed 0, method l2, widths as ONNX Runtime likes them. Latency: ONNX Runtime, "
+        "float32, one thread, batch 1, core time, in turns with the original; "
+        f"torch {torch.__version__}. Met: never above the bound; for latency, a second measurement at most "
+        "5 % above it."
     )
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"note": note}]))
 

@@ -3,12 +3,13 @@
 
     python benchmarks/demo.py           # benchmarks/results/demo.jsonl, about three minutes
 
-Runs examples/fashion_mnist.toml as `make demo` does and copies the outcome out of its results.json.
+Runs examples/demo.py as `make demo` does and copies the outcome out of its results.json.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,9 +32,12 @@ def table_row(row: Row) -> dict[str, object]:
 def main() -> None:
     """Run the demo in a fresh process and write its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "billhook", "compress", str(ROOT / "examples" / "fashion_mnist.toml")]
+        command = [sys.executable, str(ROOT / "examples" / "demo.py")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         start = time.perf_counter()
-        subprocess.run([*command, "--runs", folder, "--quiet"], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [*command, "--runs", folder, "--quiet"], check=True, stdout=sys.stderr, env=environment
+        )
         seconds = time.perf_counter() - start
         (run,) = Path(folder).iterdir()
         results = Run.load(run).results

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed.jsonl"
 REPEAT = 3
 
-# torchvision's ResNet-50 needs torchvision; the same network is a few lines, and keeps the figure's conditions here.
+# torchvision's ResNet-50 needs torchvision; the same network is a few lines.
 NETWORK = """
 import resource, sys, time
 import torch
@@ -51,14 +51,17 @@ def resnet50():
         for i in range(count):
             blocks.append(Bottleneck(inputs, width, 2 if stage and not i else 1))
             inputs = 4 * width
-    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+    stem = [conv, nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000)).eval()
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 """
 
-CAPTURE = NETWORK + """
+CAPTURE = (
+    NETWORK
+    + """
 model, x = resnet50(), torch.randn(1, 3, 224, 224)
 import billhook.graph as graph
 start = time.perf_counter()
@@ -66,8 +69,11 @@ captured = graph.capture(model, x)
 groups = captured.groups
 print(time.perf_counter() - start)
 """
+)
 
-COSTING = NETWORK + """
+COSTING = (
+    NETWORK
+    + """
 import numpy as np
 import billhook.graph as graph
 costs = graph.capture(resnet50(), torch.randn(1, 3, 224, 224)).costs
@@ -77,8 +83,11 @@ start = time.perf_counter()
 costs.evaluate(counts)
 print(len(counts) / (time.perf_counter() - start))
 """
+)
 
-APPLY = NETWORK + """
+APPLY = (
+    NETWORK
+    + """
 import numpy as np
 import billhook.graph as graph
 model = resnet50()
@@ -88,8 +97,11 @@ start = time.perf_counter()
 graph.apply(model, plan)
 print(time.perf_counter() - start)
 """
+)
 
-MEMORY = NETWORK + """
+MEMORY = (
+    NETWORK
+    + """
 before = peak()
 model, x = resnet50(), torch.randn(1, 3, 224, 224)
 own = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -98,6 +110,7 @@ plan = billhook.prune(model, x, budget=billhook.Budget(macs=0.5))
 billhook.apply(model, plan)
 print((peak() - before) / own)
 """
+)
 
 
 def run(code: str, *, threads: str = "1") -> float:

@@ -25,7 +25,7 @@ EVERYTHING = ("in", "out", "through")  # for channels that a sum or a product co
 
 
 def randomize(model: nn.Module, seed: int = 0, example_inputs: ExampleInputs | None = None) -> nn.Module:
-    """Draw all weights and statistics anew, so that every channel matters and activations live; return `model`.
+    """Draw all weights and statistics anew; return `model`. Every channel matters then, and activations live.
 
     Fresh networks have zeros (heads, biases, layer scale) and ones (norms), which make two networks agree by
     chance.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
-OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "lightning_fabric", "plotly", "sklearn", "PIL")  # by import name
+# By import name.
+OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "lightning_fabric", "plotly", "sklearn", "PIL")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def test_torchvision_model(tmp_path: Path, torchvision: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_latency_budget(tmp_path: Path) -> None:
     faster = float(run("latency_budget", tmp_path).splitlines()[-1].split("×")[0])
     assert faster > 1.6

@@ -96,6 +96,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_recipe_is_carried_out(case: Case, billhook: Billhook, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
@@ -124,6 +125,31 @@ def test_a_recipe_is_carried_out(case: Case, billhook: Billhook, tmp_path: Path)
         artifact = Artifact.load(directory / "artifacts" / name)
         assert artifact.manifest.parity is not None
     assert not list(directory.rglob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+def test_a_bound_on_latency_holds_in_the_final_measurement(billhook: Billhook, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(
+        f"""
+        [model]
+        name = "{NETS}:residual"
+        args = {{ width = 128 }}
+        input = ["1x1x16x16"]
+        [budget]
+        latency = 0.6
+        params = 0.9
+        [measure]
+        rounds = 7
+        seconds_per_round = 0.2
+        """
+    )
+    outcome = billhook("compress", "r.toml", "--name", "it", "--quiet")
+    assert outcome.code == 0, outcome.stderr
+    results = Run.load(tmp_path / "runs" / "it").results
+    assert results.latency_ratio is not None
+    assert results.latency_ratio.median >= 1 / 0.6 / 1.05
+    assert [(b.metric, b.met) for b in results.budget_met] == [("params", True), ("latency", True)]
 
 
 def test_what_a_run_leaves_is_loaded_by_another_program(billhook: Billhook, tmp_path: Path) -> None:

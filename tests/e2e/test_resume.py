@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from billhook.data import Loader
 from billhook.pipeline import compress as whole_run
-from billhook.pipeline.stages import STAGES
+from billhook.pipeline.order import STAGES
 from billhook.pipeline.work import Work
 from billhook.run_record import Results, Run
 from tests.e2e.conftest import NETS, Billhook, billhook_command

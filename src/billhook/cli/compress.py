@@ -160,6 +160,7 @@ def _preview(terminal: Terminal, recipe: Recipe) -> None:
 def _begin(ctx: typer.Context, terminal: Terminal, recipe: Recipe, runs: Path) -> None:
     from billhook.pipeline import Subject, begin
 
+    terminal.say("  looking at the network …")
     subject = Subject(recipe)
     directory = begin(subject, runs)
     terminal.say(f"run: {directory.path}")

@@ -7,6 +7,7 @@ them by name.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -65,7 +66,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
     shapes: Any = None
     if dynamic_batch:
         call = repeat_batch(call, 2)
-        shapes = _dynamic_shapes(call)
+        shapes = _dynamic_shapes(model, call)
     with _eval_mode(model), without_caches(model), _quiet(), torch.no_grad():
         try:
             exported = torch.export.export(
@@ -78,7 +79,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
             )
         except Exception as e:
             raise _explain(model, call, e) from e
-    inline_blocks(exported.graph_module)
+    inline_blocks(exported.graph_module, source_line)
     exported.graph.eliminate_dead_code()  # what nobody reads (weights of attention, …) must not hold channels
     canonical = _canonical_names(model)
     signature = exported.graph_signature
@@ -119,7 +120,7 @@ def _unused_layers(
 def source_line(node: fx.Node) -> str:
     """Return "file.py:12: code" for the line of the user's code that made `node`, "" if unknown."""
     trace = node.meta.get("stack_trace") or ""
-    frames = [f for f in trace.split('File "') if ", line " in f]
+    frames = [f for f in trace.split('File "') if ", line " in f and not f.startswith("<")]
     own = [
         f for f in frames if "/torch/nn/" not in f and "/torch/_" not in f and "/torch/functional" not in f
     ]
@@ -159,7 +160,7 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def _dynamic_shapes(call: Call) -> Any:
+def _dynamic_shapes(model: nn.Module, call: Call) -> dict[str, Any]:
     """Return a specification in which the first dimension of all tensors of one batch size varies."""
     sizes = [t.shape[0] for t in tensors(call) if t.dim()]
     batch = sizes[0] if sizes else 0
@@ -173,18 +174,9 @@ def _dynamic_shapes(call: Call) -> Any:
             return type(value)(spec(v) for v in value)
         return None
 
-    args, kwargs = call
-    return (
-        (*[spec(a) for a in args], *[spec(v) for v in kwargs.values()])
-        if not kwargs
-        else _by_name(args, kwargs, spec)
-    )
-
-
-def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any], spec: Any) -> Any:
-    if args:  # mixed calls do not come out of `as_call`
-        raise InputError("example inputs are either positional or keyword arguments, not both")
-    return {k: spec(v) for k, v in kwargs.items()}
+    # Structured like the arguments in the body of forward: what `*args` takes is a tuple there.
+    bound = inspect.signature(model.forward).bind(*call[0], **call[1])
+    return {name: spec(value) for name, value in bound.arguments.items()}
 
 
 @contextlib.contextmanager

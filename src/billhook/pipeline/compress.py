@@ -14,9 +14,9 @@ from billhook.errors import BillhookError, MissingExtraError
 from billhook.pipeline.checks import check, check_unchanged
 from billhook.pipeline.deciding import Decision, decide_plan
 from billhook.pipeline.event import Event, Listener, silent
+from billhook.pipeline.order import STAGES
 from billhook.pipeline.run_directory import RECIPE, RunDirectory
 from billhook.pipeline.runner import run_stages
-from billhook.pipeline.stages import STAGES
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.summary import Status, results
 from billhook.pipeline.work import Work

@@ -13,8 +13,6 @@ from billhook.graph.cost import METRICS
 from tests.networks import NETWORKS, build
 from tests.oracle import random_plan
 
-OF_BUILT = [n for n in NETWORKS if n != "flatten"] + ["flatten"]
-
 
 def counted(model: nn.Module) -> tuple[int, int]:
     """Return parameters and bytes of a module."""
@@ -22,7 +20,7 @@ def counted(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(t.numel() * t.element_size() for t in tensors)
 
 
-@pytest.mark.parametrize("name", OF_BUILT)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_formulas_give_the_costs_of_the_smaller_network(name: str) -> None:
     model, inputs = build(name)
     graph = capture(model, inputs)

@@ -42,6 +42,27 @@ def test_it_takes_batches_of_other_sizes(small: ExportedNetwork) -> None:
     torch.testing.assert_close(torch.cat([small(one[None])["y"] for one in x]), together)
 
 
+def test_arguments_in_any_form_leave_the_batch_free() -> None:
+    class Forms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 8), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, *more: Tensor, scale: Tensor | None = None, **rest: Tensor) -> Tensor:
+            x = self.a(sum(more, x))
+            return self.b(x[:, :4] * x[:, 4:]) * (1 if scale is None else scale)
+
+    one, five = torch.ones(1, 3), torch.ones(5, 3)
+    for given, larger in (
+        ((one, one), (five, five)),
+        ({"x": one, "scale": one[:, :1]}, {"x": five, "scale": five[:, :1]}),
+        ({"x": one, "other": one}, {"x": five, "other": five}),
+    ):
+        small = prune_half(randomize(Forms()), given).small
+        got = small(**larger) if isinstance(larger, dict) else small(*larger)
+        assert got.shape == (5, 2)
+
+
 def test_training_updates_batch_norm_and_drops(small: ExportedNetwork) -> None:
     network = copy.deepcopy(small).train()
     x = torch.randn(4, 3, 8, 8) + 2

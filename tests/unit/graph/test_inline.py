@@ -43,5 +43,20 @@ class Casting(Wrapped):
 
 
 def test_an_enabled_autocast_is_explained() -> None:
-    with pytest.raises(CaptureError, match=r"torch\.autocast on.*leave autocast to the code that calls"):
+    with pytest.raises(CaptureError, match=r"torch\.autocast on") as caught:
         capture(Casting(), torch.zeros(4, 3))
+    assert __file__ in str(caught.value)
+    assert "leave autocast to the code that calls the network" in str(caught.value)
+
+
+class Conditional(Wrapped):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x = torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y - 1, (x,))
+        return self.c(self.b(x))
+
+
+def test_a_part_under_a_condition_is_explained() -> None:
+    with pytest.raises(CaptureError, match="forward uses cond, which runs a part of the network") as caught:
+        capture(Conditional(), torch.zeros(4, 3))
+    assert __file__ in str(caught.value)

@@ -21,7 +21,13 @@ def test_there_is_one_line_per_run_in_the_order_given() -> None:
 def test_bounds_are_written_in_their_units() -> None:
     budget = {"latency": "0.008s", "size": "2000000.0B", "params": 0.5, "macs": "1000000.0", "odd": "\x1b[2J"}
     (line,) = comparison([replace_results(one_run(), budget=budget)])
-    assert line.budget == ("latency ≤ 8.00 ms", "size ≤ 2.00 MB", "params ≤ 50%", "macs ≤ 1.00 M", "odd ≤ \\x1b[2J")
+    assert line.budget == (
+        "latency ≤ 8.00 ms",
+        "size ≤ 2.00 MB",
+        "params ≤ 50%",
+        "macs ≤ 1.00 M",
+        "odd ≤ \\x1b[2J",
+    )
 
 
 def test_one_missed_bound_means_not_met() -> None:

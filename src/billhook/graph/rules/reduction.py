@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,11 @@ def reduction(flow: Flow, call: Call) -> Result:
     keepdim = bool(call.get("keepdim"))
     power = call.get("ord", "p")
     sums = call.name in _SUMS and (power is None or 0 < float(power) < float("inf"))
+    by_number = call.name in ("argmax", "argmin") or _uses_positions(call)
     for i in reduced:
-        if sums:
+        if by_number:
+            flow.freeze(call, dims[i], f"{call.name} mixes channels and gives their numbers")
+        elif sums:
             flow.contract(call, operand, i)
         else:
             flow.mix(call, dims[i], f"{call.name} mixes channels")
@@ -51,6 +55,13 @@ def along(flow: Flow, call: Call) -> Result:
             flow.freeze(call, dims[dim], f"{call.name} mixes channels")
             dims[dim] = None
     return each_of(call, dims)
+
+
+def _uses_positions(call: Call) -> bool:
+    """Return True if the network reads where an extreme value was, and not only the value."""
+    return call.name in ("max", "min", "median") and any(
+        u.target is operator.getitem and u.args[1] == 1 and u.users for u in call.node.users
+    )
 
 
 def _dims(dim: Any, rank: int) -> set[int]:

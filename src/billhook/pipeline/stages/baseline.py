@@ -8,7 +8,7 @@ from billhook.pipeline.training import validate
 from billhook.pipeline.work import Work
 
 
-def baseline(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the accuracy."""
     accuracy = validate(work, work.original)
     return {"accuracy": accuracy, "summary": f"{accuracy:.2%} on the validation split"}

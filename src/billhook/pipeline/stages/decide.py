@@ -9,7 +9,7 @@ from billhook.pipeline.work import PLAN, Work
 from billhook.run_record import save_groups, save_layers
 
 
-def decide(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return costs before and after; writes `plan.json`, `groups.json` and `layers.json`."""
     work.original  # noqa: B018 (trained weights must be in the network before it is scored)
     decision = decide_plan(work.subject)

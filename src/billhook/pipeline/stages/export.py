@@ -12,7 +12,7 @@ from billhook.results import Cost
 from billhook.units import format_bytes
 
 
-def export(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the parity of both; writes `artifacts/original` and `artifacts/compressed`.
 
     Raises:

@@ -8,7 +8,7 @@ from billhook.pipeline.training import train_network
 from billhook.pipeline.work import Work
 
 
-def finetune(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the history; writes the trained weights.
 
     Always begins at the pruned network, or at the last checkpoint of an interrupted session.

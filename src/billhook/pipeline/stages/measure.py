@@ -9,7 +9,7 @@ from billhook.pipeline.work import Work
 from billhook.units import format_seconds
 
 
-def measure(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return latency, throughput, memory and size of both, and the ratio of their latencies."""
     original, compressed = work.artifacts
     wanted = work.recipe.measure

@@ -9,7 +9,7 @@ from billhook.pipeline.work import Work
 from billhook.units import format_count
 
 
-def prepare(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return where the weights come from and what the original costs; writes `environment.json`."""
     subject = work.subject
     work.directory.write_json("environment.json", environment())

@@ -11,7 +11,7 @@ from billhook.pipeline.training import validate
 from billhook.pipeline.work import Work
 
 
-def prune(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the outcome of the check and the accuracy before any repair; writes the smaller weights.
 
     Raises:

@@ -12,7 +12,7 @@ from billhook.train import recalibrate_batchnorm
 STEPS = 20
 
 
-def recalibrate(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the accuracy of the network that is kept; writes its weights if they changed."""
     assert work.recipe.data is not None
     before = work.outcome("prune")["accuracy"]

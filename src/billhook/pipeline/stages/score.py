@@ -8,7 +8,7 @@ from billhook.measure import accuracy
 from billhook.pipeline.work import Work
 
 
-def score(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the accuracy of both, in the runtime that would be shipped."""
     conditions = {"data": work.data.name, "split": "test"}
     batches = work.data.evaluation("test")

@@ -8,7 +8,7 @@ from billhook.pipeline.training import train_network
 from billhook.pipeline.work import Work
 
 
-def train(work: Work) -> dict[str, Any]:
+def run(work: Work) -> dict[str, Any]:
     """Return the history; writes the trained weights."""
     section = work.recipe.train
     assert section is not None

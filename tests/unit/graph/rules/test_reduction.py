@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from billhook.graph import capture
 from tests.oracle import EVERYTHING, prune_half
 from tests.small_net import Case, Net, case, check, net
 
@@ -54,6 +55,19 @@ MIXING: dict[str, Case] = {
     "softmax": case(lambda: gate(lambda a: (a.softmax(1) * a).sum(1, True)), X, {"a": "softmax mixes channels"}, f=6, c=5),
     "log softmax": case(lambda: gate(lambda a: a.log_softmax(1).sum(1, True) / 9), X, {"a": "softmax mixes channels"}, f=6, c=5),
 }  # fmt: skip
+
+
+def test_numbers_of_classes_protect_the_classes_always() -> None:
+    for pick in (lambda y: y.argmax(1), lambda y: y.max(1)[1], lambda y: y.topk(2, 1).indices):
+        model = net(lambda m, x, pick=pick: pick(m.b(m.a(x).relu())), a=nn.Linear(3, 8), b=nn.Linear(8, 4))
+        for mixing in ("freeze", "allow"):
+            groups = capture(model, X, mixing=mixing).groups
+            assert [g.id for g in groups.prunable] == ["a"]
+
+
+def test_a_largest_value_may_mix_where_its_position_is_not_read() -> None:
+    run = lambda a: torch.max(a, 1, True)[0]  # noqa: E731
+    check(case(lambda: gate(run), X, mixing="allow", f=6, a=8, c=5))
 
 
 @pytest.mark.parametrize("name", PASSING)

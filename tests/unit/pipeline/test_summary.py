@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from billhook.pipeline import RunDirectory, Subject, summary
+from billhook.pipeline.event import silent
+from billhook.pipeline.order import STAGES
+from billhook.pipeline.work import Work
+from billhook.recipe import Recipe
+from billhook.results import Measurement
+from billhook.run_record import Results
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    recipe = Recipe.model_validate(
+        {"model": {"name": "resnet-8"}, "data": {"name": "digits"}, "budget": {"latency": 0.5, "macs": 0.5}}
+    )
+    return Work(Subject(recipe), RunDirectory.create(tmp_path, "it"), silent)
+
+
+def results(work: Work, outcomes: dict[str, dict[str, Any]]) -> Results:
+    for stage, outcome in outcomes.items():
+        work.directory.finish(stage, outcome)
+    return summary.results(work, STAGES, "done", "2026-01-01T00:00:00+00:00")
+
+
+def measured(latency: float) -> dict[str, Any]:
+    units = {"latency": "s", "throughput": "samples/s", "peak_rss": "B", "size": "B"}
+    return {m: Measurement(latency, unit).to_dict() for m, unit in units.items()}
+
+
+COST = {"macs": 100, "params": 10, "bytes": 40, "peak_activation_bytes": 8}
+
+
+def test_a_run_that_has_only_begun_has_results(work: Work) -> None:
+    found = results(work, {})
+    assert (found.rows, found.budget_met, found.check) == ((), (), None)
+    assert Results.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize(("after", "met"), [(0.5, True), (0.52, True), (0.53, False)])
+def test_a_bound_on_latency_is_judged_by_the_final_measurement(work: Work, after: float, met: bool) -> None:
+    ratio = {"median": 1 / after, "minimum": 1 / after}
+    found = results(work, {"measure": {"before": measured(1.0), "after": measured(after), "ratio": ratio}})
+    (entry,) = found.budget_met
+    assert (entry.metric, entry.bound, entry.value, entry.met) == ("latency", 0.5, after, met)
+
+
+@pytest.mark.parametrize(("macs", "met"), [(50, True), (51, False)])
+def test_formulas_have_no_tolerance(work: Work, macs: int, met: bool) -> None:
+    found = results(work, {"decide": {"before": COST, "after": {**COST, "macs": macs}}})
+    assert [(b.metric, b.met) for b in found.budget_met] == [("macs", met)]
+
+
+def test_the_way_of_the_accuracy_is_told_step_by_step(work: Work) -> None:
+    metrics: dict[int, dict[str, float]] = defaultdict(dict, {0: {"accuracy": 0.7}, 1: {"accuracy": 0.8}})
+    history = [{"epoch": i, "loss": 1.0 - i / 2, "metrics": metrics[i]} for i in range(2)]
+    found = results(
+        work,
+        {"baseline": {"accuracy": 0.9}, "prune": {"accuracy": 0.1}, "finetune": {"history": history}},
+    )
+    assert [(p.label, p.accuracy) for p in found.trajectory] == [
+        ("original", 0.9),
+        ("pruned", 0.1),
+        ("fine-tuned, epoch 1", 0.7),
+        ("fine-tuned, epoch 2", 0.8),
+    ]
+    assert [(e.epoch, e.train_loss, e.val_accuracy) for e in found.history] == [(0, 1.0, 0.7), (1, 0.5, 0.8)]
+
+
+def test_notes_of_all_stages_are_kept(work: Work) -> None:
+    found = results(work, {"prepare": {"notes": ["a"]}, "export": {"notes": ["b"]}})
+    assert found.notes == ("a", "b")
