@@ -239,10 +239,10 @@ def _owners(flow: Flow, nodes: Sequence[fx.Node]) -> tuple[Mapping[fx.Node, fx.N
             owner[node], last[node] = node, step
         elif node.op == "call_function" and _has_tensor(node):
             source = next((n for n in node.all_input_nodes if n in owner), None)
-            shares = source is not None and (
-                _in_place(node) or bind(node).name in _ALIASES or "getitem" in str(node.target)
-            )
-            owner[node] = owner[source] if shares and source is not None else node
+            alias = _in_place(node) or bind(node).name in _ALIASES or "getitem" in str(node.target)
+            if alias and source is None:
+                continue  # a part of a weight
+            owner[node] = owner[source] if alias and source is not None else node
             last[owner[node]] = step
     return owner, last
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, overload
 
@@ -30,7 +30,7 @@ class Member:
     tensor: str
     axis: int
     role: Role
-    index: IndexMap
+    index: IndexMap = field(repr=False)
 
     @property
     def width(self) -> int:
@@ -82,6 +82,11 @@ class ChannelGroup:
         produced = [m.width for m in self.members if m.role == "out"]
         return min(produced or [m.width for m in self.members])
 
+    def __str__(self) -> str:
+        size = f"{self.size} units" + (f" of {self.width} channels" if self.width > 1 else "")
+        why = f"; frozen: {self.frozen}" if self.frozen else f"; mixed: {self.mixed}" if self.mixed else ""
+        return f"{self.id}: {size}{why}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
@@ -117,6 +122,12 @@ class Groups(Sequence[ChannelGroup]):
 
     def __len__(self) -> int:
         return len(self._groups)
+
+    def __repr__(self) -> str:
+        return f"<Groups: {len(self.prunable)} prunable, {len(self.frozen)} frozen>"
+
+    def __str__(self) -> str:
+        return "\n".join(str(g) for g in self._groups)
 
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self._groups)

@@ -85,6 +85,19 @@ def test_views_and_operations_in_place_take_no_memory() -> None:
     assert cost(model, torch.zeros(2, 4)).peak_activation_bytes == (2 * 16 + 2 * 4) * 4
 
 
+def test_parts_of_weights_are_no_activations() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.whole = nn.Parameter(torch.zeros(400, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.whole.chunk(2)
+            return nn.functional.linear(x, first[:3]) + nn.functional.linear(x, second[:3])
+
+    assert cost(Parts(), torch.zeros(1, 4)).peak_activation_bytes == 3 * 3 * 4
+
+
 def test_shared_weights_count_once_as_parameters_and_each_time_as_work() -> None:
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
     model[2].weight = model[0].weight

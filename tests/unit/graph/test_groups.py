@@ -56,3 +56,11 @@ def test_a_group_becomes_plain_data() -> None:
     assert data["frozen"] == "model output (net.py:12: return x)"
     assert data["prunable"] is False
     assert data["members"] == [{"tensor": "fc.weight", "axis": 0, "role": "out", "width": 1}]
+
+
+def test_a_table_of_groups_can_be_printed() -> None:
+    assert str(Groups((GROUP, HELD))).splitlines() == [
+        "conv1: 4 units",
+        "fc: 4 units; frozen: model output (net.py:12: return x)",
+    ]
+    assert repr(Groups((GROUP, HELD))) == "<Groups: 1 prunable, 1 frozen>"
