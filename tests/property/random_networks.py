@@ -121,6 +121,9 @@ def problem_of(description: Description) -> str | None:
         return f"{type(e).__name__}: {e}"
     if not check.agrees:
         return f"silence and removal differ by {check.max_rel_error:.2g}, first in {check.first_difference}"
+    told, has = graph.costs.cost(plan).params, sum(p.numel() for p in small.parameters())
+    if told != has:
+        return f"the cost formula says {told} parameters, the network has {has}"
     if check.exact:
         distance = compare(model, graph.groups, plan, small, x)
         if distance.error > TOLERANCE:  # channels that a product consumes: no weight reads them

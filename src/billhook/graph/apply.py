@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 from billhook.errors import ApplyError, CaptureError
 from billhook.graph import patch
 from billhook.graph.alive import enliven_, holding
+from billhook.graph.capture import eval_mode
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture_call, graph_of
@@ -181,19 +181,6 @@ def _like(call: Call, tensors: dict[str, Tensor]) -> Call:
     """Return the call with its tensors on the network's device."""
     device = next((t.device for t in tensors.values()), torch.device("cpu"))
     return pytree.tree_map_only(Tensor, lambda t: t.to(device), call)  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Put a network in eval mode and every one of its modules back afterwards."""
-    training = [m for m in network.modules() if m.training]
-    for m in training:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m in training:
-            m.training = True
 
 
 def _copy_modes(model: nn.Module, small: nn.Module) -> None:

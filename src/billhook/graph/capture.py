@@ -67,7 +67,7 @@ def capture_program(model: nn.Module, call: Call, *, dynamic_batch: bool = False
     if dynamic_batch:
         call = repeat_batch(call, 2)
         shapes = _dynamic_shapes(model, call)
-    with _eval_mode(model), without_caches(model), _quiet(), torch.no_grad():
+    with eval_mode(model), _plain_attention(), without_caches(model), _quiet(), torch.no_grad():
         try:
             exported = torch.export.export(
                 model,
@@ -180,11 +180,9 @@ def _dynamic_shapes(model: nn.Module, call: Call) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    training = [m for m in model.modules() if m.training]
-    # nn.MultiheadAttention's fused inference path is one opaque operator; the plain path is a graph.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network in eval mode and every one of its modules back afterwards."""
+    training = [m for m in network.modules() if m.training]
     for m in training:
         m.training = False
     try:
@@ -192,6 +190,16 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Switch off the fused inference path of `nn.MultiheadAttention`: it is one opaque operator."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from billhook.graph import inputs as example
-from billhook.graph.apply import TOLERANCE, apply, eval_mode, flat_outputs
-from billhook.graph.capture import layer_of
+from billhook.graph.apply import TOLERANCE, apply, flat_outputs
+from billhook.graph.capture import eval_mode, layer_of
 from billhook.graph.constants import Kept
 from billhook.graph.graph import Graph
 from billhook.graph.inputs import Call, ExampleInputs

@@ -74,7 +74,7 @@ def carry_out(
     continues at the step of its last checkpoint. `results.json` is written however the run ends.
 
     Args:
-        directory: What `begin` made, or an earlier session left.
+        directory: What `begin` made, or an interrupted run left.
         options: How the run talks to the world.
         subject: What was given to `begin`, so that network and data are not made twice.
     Raises:

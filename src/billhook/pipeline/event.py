@@ -12,7 +12,7 @@ class Event:
     """Something happened.
 
     Attributes:
-        kind: "start" and "done" of a stage, "skip" if it was finished by an earlier session,
+        kind: "start" and "done" of a stage, "skip" if it was finished by an earlier process,
             "note" for what a person should know.
         stage: Name of the stage; "" outside of stages.
         text: One line for people.

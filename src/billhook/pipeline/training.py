@@ -14,7 +14,7 @@ from billhook.train import evaluate, fit
 def train_network(
     work: Work, model: nn.Module, section: Training, stage: str, *, teacher: nn.Module | None
 ) -> dict[str, Any]:
-    """Train `model` in place; continues at the step where an earlier session was interrupted.
+    """Train `model` in place; continues at the step where an earlier process was interrupted.
 
     Returns:
         History and duration as plain data.

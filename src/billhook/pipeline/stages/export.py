@@ -19,7 +19,7 @@ def run(work: Work) -> dict[str, Any]:
         ExportError: if the runtime disagrees with PyTorch.
     """
     folder = work.directory.file("artifacts")
-    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted session
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     costs = work.outcome("decide")
     inputs = work.subject.example_inputs
     made = {}
