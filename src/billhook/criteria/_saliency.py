@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from billhook.criteria._base import Axis, Calibration, Loss
 from billhook.criteria._members import others
 from billhook.errors import InputError
+from billhook.graph.alive import holding
 from billhook.graph.inputs import as_call
+from billhook.graph.slicing import named_tensors
 
 
 def saliency(
@@ -59,23 +60,37 @@ def saliency(
 def _gradients(
     model: nn.Module, names: Sequence[str], batches: Iterable[Any], loss: Loss
 ) -> Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]:
-    """Yield (parameters, gradients) by name for each batch, computed on views of the parameters."""
+    """Yield (tensors, gradients) by name for each batch; `.grad` of parameters is not touched."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    leaves = {n: p.detach().requires_grad_(n in names) for n, p in model.named_parameters()}
+    tensors = dict(named_tensors(model))
+    sources = [tensors[n] for n in names]
     for number, batch in enumerate(batches):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             found = type(batch).__name__
             raise InputError(f"calibration batch {number} is a {found}; expected a pair (inputs, targets)")
         inputs, targets = _move(batch, device)
         args, kwargs = as_call(inputs)
-        # Buffers are copied, because some modules write to them even in eval mode.
-        buffers = {n: b.detach().clone().requires_grad_(n in names) for n, b in model.named_buffers()}
-        tensors = {**leaves, **buffers}
-        value = loss(functional_call(model, tensors, args, kwargs), targets)
-        _check_loss(value, number)
-        sources = [tensors[n] for n in names]
-        gradients = torch.autograd.grad(value, sources, allow_unused=True, materialize_grads=True)
+        # Some modules write to their buffers even in eval mode.
+        buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        with holding(model, buffers), _differentiable(tensors.values(), sources):
+            value = loss(model(*args, **kwargs), targets)
+            _check_loss(value, number)
+            gradients = torch.autograd.grad(value, sources, allow_unused=True, materialize_grads=True)
         yield tensors, dict(zip(names, gradients, strict=True))
+
+
+@contextmanager
+def _differentiable(tensors: Iterable[Tensor], sources: Sequence[Tensor]) -> Iterator[None]:
+    """Let exactly `sources` require gradients for a while."""
+    before = {id(t): (t, t.requires_grad) for t in tensors if t.is_floating_point()}
+    wanted = {id(t) for t in sources}
+    for tensor, _ in before.values():
+        tensor.requires_grad_(id(tensor) in wanted)
+    try:
+        yield
+    finally:
+        for tensor, required in before.values():
+            tensor.requires_grad_(required)
 
 
 def _check_loss(value: object, number: int) -> None:

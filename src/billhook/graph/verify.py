@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from billhook.graph import inputs as example
-from billhook.graph.apply import TOLERANCE, apply, flat_outputs
+from billhook.graph.apply import TOLERANCE, agree, apply, flat_outputs
 from billhook.graph.capture import eval_mode, layer_of
 from billhook.graph.constants import Kept
 from billhook.graph.graph import Graph
@@ -60,6 +60,13 @@ def verify(
     mixed = tuple(g.id for g in graph.groups if g.mixed is not None and plan.removed.get(g.id))
     first = None if agrees else _first_difference(graph, silenced, small, plan, call, allowed)
     return Check(agrees and not mixed, agrees, absolute, relative, allowed, first, mixed)
+
+
+def repeats_itself(model: nn.Module, example_inputs: ExampleInputs) -> bool:
+    """Return True if the network gives the same outputs twice for the same inputs, in eval mode."""
+    call = example.as_call(example_inputs)
+    with eval_mode(model):
+        return agree(flat_outputs(model, call), flat_outputs(model, call))
 
 
 def _difference(a: Tensor, b: Any) -> tuple[float, float]:

@@ -109,3 +109,24 @@ def test_wrong_data_is_refused(batches: list[Any], message: str) -> None:
 def test_a_wrong_loss_is_refused(loss: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         saliency(_model(), AXES, Calibration(_batches(), loss), batches=3)
+
+
+def test_a_module_under_two_names_keeps_its_parameters() -> None:
+    class TwoNames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+            self.blocks = nn.ModuleList([self.shared, self.shared])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.blocks[1](self.blocks[0](x))
+
+    model = TwoNames()
+    weight = model.shared[0].weight
+    data = [(torch.randn(3, 4), torch.randn(3, 4))]
+    found = saliency(model, [("shared.0.weight", 0)], Calibration(data, nn.functional.mse_loss), batches=1)
+    assert found["shared.0.weight", 0].shape == (1, 6)
+    assert model.blocks[1][0].weight is weight
+    assert isinstance(weight, nn.Parameter)
+    assert weight.requires_grad
+    assert weight.grad is None

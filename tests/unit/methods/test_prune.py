@@ -135,3 +135,16 @@ def test_half_the_parameters_can_leave_every_network(network: str) -> None:
         <= cost(model, inputs, plan).params
         <= 0.5 * cost(model, inputs).params
     )
+
+
+def test_a_network_that_is_random_in_eval_mode_is_named_as_such() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(nn.functional.dropout(self.a(x), 0.5, training=True))
+
+    with pytest.raises(VerifyError, match="different results for the same inputs"):
+        prune(Noisy(), torch.randn(2, 3, 8, 8), budget=HALF)
