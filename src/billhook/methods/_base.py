@@ -32,6 +32,7 @@ class Problem:
         loss: Scalar loss of (outputs, targets).
         seed: Of every draw.
         backend: Runtime that the network is meant for; it says which widths are fast.
+        threads: Threads of the runtime when latency is measured.
         round_to: Kept channels are a multiple of this; "auto" leaves it to the backend.
         mixing: "freeze" or "allow", as in `capture`.
     """
@@ -44,6 +45,7 @@ class Problem:
     loss: Loss = cross_entropy
     seed: int = 0
     backend: str = "onnxruntime"
+    threads: int = 1
     round_to: int | Literal["auto"] = "auto"
     mixing: Literal["freeze", "allow"] = "freeze"
 

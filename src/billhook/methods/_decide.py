@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -13,6 +15,9 @@ from billhook.allocate.solve import Keeps, MeasureLatency, solve
 from billhook.graph import Plan, make_plan
 from billhook.measure.backend import backends
 from billhook.methods._base import Problem
+from billhook.units import format_count, format_seconds
+
+log = logging.getLogger("billhook")
 
 
 def decide(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator) -> Plan:
@@ -60,11 +65,23 @@ def _timing(problem: Problem) -> Iterator[MeasureLatency | None]:
         return
     # Only latency bounds need a runtime; everything else works without any installed.
     from billhook.deploy import PlanLatency
+    from billhook.measure.rounds import QUICK
 
-    with PlanLatency(problem.model, problem.example_inputs, backend=problem.backend) as latency:
+    timing = replace(QUICK, threads=problem.threads)
+    with PlanLatency(
+        problem.model, problem.example_inputs, backend=problem.backend, timing=timing
+    ) as latency:
 
         def measure(keep: Keeps, sure: bool) -> LatencySample:
             plan = make_plan(problem.graph, keep)
-            return latency.confirm(plan) if sure else latency(plan)
+            sample = latency.confirm(plan) if sure else latency(plan)
+            log.info(
+                "%s MACs: %s, %.0f %% of the original%s",
+                format_count(problem.graph.costs.cost(plan).macs),
+                format_seconds(sample.candidate),
+                100 * sample.candidate / sample.original,
+                " (confirmed)" if sure else "",
+            )
+            return sample
 
         yield measure

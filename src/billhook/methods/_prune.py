@@ -33,6 +33,7 @@ def prune(
     loss: Loss | None = None,
     round_to: int | Literal["auto"] = "auto",
     backend: str = "onnxruntime",
+    threads: int = 1,
     mixing: Literal["freeze", "allow"] = "freeze",
     seed: int = 0,
     verify: bool = True,
@@ -55,6 +56,7 @@ def prune(
         loss: Scalar loss of (outputs, targets); cross entropy by default.
         round_to: Kept channels are a multiple of this; "auto" takes what `backend` runs fast.
         backend: Runtime the network is meant for, and which a latency bound is measured on.
+        threads: Threads of that runtime when it is measured.
         mixing: "allow" lets channels leave that pass through layer norm and the like; see `capture`.
         seed: The same seed gives the same plan.
         verify: Check on the example inputs that removal equals silence.
@@ -76,6 +78,7 @@ def prune(
         loss=loss or cross_entropy,
         seed=seed,
         backend=backend,
+        threads=threads,
         round_to=round_to,
         mixing=mixing,
     )

@@ -66,6 +66,7 @@ def decide_plan(subject: Subject) -> Decision:
         data=subject.calibration(),
         round_to="auto" if wanted.round_to is None else wanted.round_to,
         backend=recipe.export.backend,
+        threads=recipe.measure.threads,
         mixing=wanted.mixing,
         seed=recipe.seed,
         verify=False,  # the next stage does, and keeps the outcome

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,6 +13,7 @@ from billhook.allocate.budget import Budget
 from billhook.allocate.families.uniform import Uniform
 from billhook.errors import BudgetError
 from billhook.graph import Plan
+from billhook.measure.rounds import Timing
 from billhook.methods import Problem
 from billhook.methods._decide import decide
 from tests.networks import build
@@ -28,8 +30,8 @@ class FakeRig:
 
     made: ClassVar[list[FakeRig]] = []
 
-    def __init__(self, model: object, example_inputs: object, *, backend: str) -> None:
-        self.backend, self.open, self.confirmed = backend, False, 0
+    def __init__(self, model: object, example_inputs: object, *, backend: str, timing: Timing) -> None:
+        self.backend, self.threads, self.open, self.confirmed = backend, timing.threads, False, 0
         self.made.append(self)
 
     def __enter__(self) -> FakeRig:
@@ -71,12 +73,17 @@ def test_the_highest_scores_stay() -> None:
         assert keep[-int(keep.sum()) :].all()
 
 
-def test_a_latency_bound_is_measured_on_the_backend(rig: type[FakeRig]) -> None:
-    plan = _decide(Budget(latency=0.6), round_to=1)
+def test_a_latency_bound_is_measured_on_the_backend(
+    rig: type[FakeRig], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "billhook"):
+        plan = _decide(Budget(latency=0.6), round_to=1, threads=2)
+    assert "of the original (confirmed)" in caplog.text
     assert plan.made_by["reached"]["latency"] <= 0.6 * plan.made_by["original"]["latency"]
     assert plan.made_by["measured"] >= 1
     (used,) = rig.made
     assert used.backend == "onnxruntime"
+    assert used.threads == 2
     assert used.confirmed >= 1
     assert not used.open
 
