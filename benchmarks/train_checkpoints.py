@@ -2,7 +2,7 @@
 
     python benchmarks/train_checkpoints.py                    # all of them
     python benchmarks/train_checkpoints.py resnet-20          # one of them
-    python benchmarks/train_checkpoints.py --epochs 1 --folder /tmp/trial
+    python benchmarks/train_checkpoints.py --epochs 1 --folder trial
 
 Writes `<model>_<data set>.safetensors` (half precision) and a JSON record of how it was made. Accuracy is
 measured on the validation part, with the stored weights; the test part is not touched here.

@@ -43,6 +43,7 @@ from billhook.cli.options import (
     Weights,
     changes,
     key_values,
+    network,
 )
 from billhook.cli.terminal import Terminal
 from billhook.errors import InputError
@@ -93,10 +94,7 @@ def compress(
         {
             ("name",): ("--name", name),
             ("seed",): ("--seed", seed),
-            ("model", "input"): ("--input", inputs),
-            **key_values(("model", "args"), "--model-arg", model_arg),
-            ("model", "weights"): ("--weights", weights),
-            ("data", "name"): ("--data", data),
+            **network(inputs, model_arg, weights, data),
             ("data", "dir"): ("--data-dir", data_dir),
             ("data", "batch"): ("--batch", batch),
             ("budget",): ("--budget", _bounds(budget) or None),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Debug, Input, Json, Mixing, ModelArg, Quiet, Weights, changes, key_values
+from billhook.cli.options import Debug, Input, Json, Mixing, ModelArg, Quiet, Weights, changes, network
 from billhook.cli.terminal import Terminal
 
 _Target = Annotated[
@@ -41,10 +41,7 @@ def inspect(
     terminal = Terminal(as_json, quiet)
     given = changes(
         {
-            ("model", "input"): ("--input", inputs),
-            **key_values(("model", "args"), "--model-arg", model_arg),
-            ("model", "weights"): ("--weights", weights),
-            ("data", "name"): ("--data", data),
+            **network(inputs, model_arg, weights, data),
             ("prune", "mixing"): ("--mixing", mixing),
         }
     )

@@ -99,6 +99,16 @@ def changes(given: Given) -> list[Change]:
     ]
 
 
+def network(inputs: list[str], model_arg: list[str], weights: Path | None, data: str | None) -> Given:
+    """Return what the options say that every command with a MODEL has; for `changes`."""
+    return {
+        ("model", "input"): ("--input", inputs),
+        **key_values(("model", "args"), "--model-arg", model_arg),
+        ("model", "weights"): ("--weights", weights),
+        ("data", "name"): ("--data", data),
+    }
+
+
 def key_values(
     table: tuple[str, ...], option: str, texts: list[str]
 ) -> dict[tuple[str, ...], tuple[str, Any]]:

@@ -54,7 +54,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             "the smaller network is its exported graph",
             type(model).__name__,
         )
-        small = _exported(model, graph, plan, reference)
+        small = _exported(model, graph, plan, reference).train(model.training)
     fill(tensors, model, kept)
     if program.unused and plan.removed:
         _LOG.warning(
@@ -63,7 +63,6 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             type(model).__name__,
             ", ".join(program.unused[:6]) + (" …" if len(program.unused) > 6 else ""),
         )
-    _copy_modes(model, small)
     return small
 
 
@@ -181,8 +180,3 @@ def _like(call: Call, tensors: dict[str, Tensor]) -> Call:
     """Return the call with its tensors on the network's device."""
     device = next((t.device for t in tensors.values()), torch.device("cpu"))
     return pytree.tree_map_only(Tensor, lambda t: t.to(device), call)  # type: ignore[no-any-return]
-
-
-def _copy_modes(model: nn.Module, small: nn.Module) -> None:
-    if isinstance(small, ExportedNetwork):
-        small.train(model.training)

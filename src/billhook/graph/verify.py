@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from billhook.errors import VerifyError
 from billhook.graph import inputs as example
 from billhook.graph.apply import TOLERANCE, agree, apply, flat_outputs
 from billhook.graph.capture import eval_mode, layer_of
@@ -17,6 +17,7 @@ from billhook.graph.graph import Graph
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
 from billhook.graph.silence import SilencedNetwork, graph_for
+from billhook.graph.slicing import cut
 from billhook.results import Check
 
 
@@ -62,11 +63,31 @@ def verify(
     return Check(agrees and not mixed, agrees, absolute, relative, allowed, first, mixed)
 
 
-def repeats_itself(model: nn.Module, example_inputs: ExampleInputs) -> bool:
-    """Return True if the network gives the same outputs twice for the same inputs, in eval mode."""
+def disagreement(
+    check: Check, model: nn.Module, example_inputs: ExampleInputs, *, exclude: str
+) -> VerifyError:
+    """Return the error that explains a check which failed: a random network, or a fault of ours.
+
+    Args:
+        check: What `verify` returned.
+        model: The original network.
+        example_inputs: What it was verified on.
+        exclude: How the caller's user leaves a layer alone.
+    """
     call = example.as_call(example_inputs)
     with eval_mode(model):
-        return agree(flat_outputs(model, call), flat_outputs(model, call))
+        repeats_itself = agree(flat_outputs(model, call), flat_outputs(model, call))
+    if not repeats_itself:
+        return VerifyError(
+            f"{type(model).__name__} gives different results for the same inputs in eval mode, so nothing "
+            "can be verified; make forward deterministic in eval mode (dropout with training=self.training), "
+            "or go on unverified"
+        )
+    return VerifyError(
+        f"the smaller network differs from the silenced one by {check.max_rel_error:.2g} of the largest "
+        f"output (allowed: {check.tolerance:.2g}), first at layer {check.first_difference!r}; exclude it "
+        f"with {exclude}, and please report it: this is a fault in billhook, not in the network"
+    )
 
 
 def _difference(a: Tensor, b: Any) -> tuple[float, float]:
@@ -91,10 +112,7 @@ def _first_difference(
     def observe(node: fx.Node, value: Any) -> None:
         layer = layer_of(node)
         if isinstance(value, Tensor) and layer in leaves:
-            for dim, mask in enumerate(kept.dims(node)):
-                if mask is not None:
-                    value = value.index_select(dim, torch.from_numpy(np.flatnonzero(mask)).to(value.device))
-            expected[layer] = value.clone()
+            expected[layer] = cut(value, kept.dims(node)).clone()
 
     with torch.no_grad():
         silenced.run(call, observe)

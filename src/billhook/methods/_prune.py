@@ -11,10 +11,10 @@ import billhook
 from billhook.allocate.budget import Budget
 from billhook.criteria import criteria
 from billhook.criteria._base import Loss, cross_entropy
-from billhook.errors import NameNotFoundError, VerifyError
+from billhook.errors import NameNotFoundError
 from billhook.graph import ExampleInputs, Plan, Scope
 from billhook.graph import verify as verify_plan
-from billhook.graph.verify import repeats_itself
+from billhook.graph.verify import disagreement
 from billhook.methods import methods, names
 from billhook.methods._base import Method, Problem
 from billhook.options import configure
@@ -120,15 +120,4 @@ def _method(name: str, options: Mapping[str, Any], allocator: str | None) -> Met
 def _verify(problem: Problem, plan: Plan) -> None:
     check = verify_plan(problem.model, plan, problem.example_inputs)
     if not check.agrees:
-        if not repeats_itself(problem.model, problem.example_inputs):
-            raise VerifyError(
-                f"{type(problem.model).__name__} gives different results for the same inputs in eval mode, "
-                "so nothing can be verified; make forward deterministic in eval mode (dropout with "
-                "training=self.training), or go on unverified with verify=False"
-            )
-        raise VerifyError(
-            f"the smaller network differs from the silenced one by {check.max_rel_error:.2g} of the largest "
-            f"output (allowed: {check.tolerance:.2g}), first at layer {check.first_difference!r}. This is a "
-            "fault in billhook, not in the network: exclude the layer with scope=Scope(exclude=…) and please "
-            "report it"
-        )
+        raise disagreement(check, problem.model, problem.example_inputs, exclude="scope=Scope(exclude=…)")

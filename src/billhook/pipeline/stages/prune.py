@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from billhook.errors import VerifyError
 from billhook.graph import verify
+from billhook.graph.verify import disagreement
 from billhook.pipeline.training import validate
 from billhook.pipeline.work import Work
 
@@ -17,15 +17,10 @@ def run(work: Work) -> dict[str, Any]:
     Raises:
         VerifyError: if the smaller network is not equal to the silenced one; names the layer.
     """
-    check = (
-        verify(work.original, work.plan, work.subject.example_inputs) if work.recipe.prune.verify else None
-    )
+    inputs = work.subject.example_inputs
+    check = verify(work.original, work.plan, inputs) if work.recipe.prune.verify else None
     if check is not None and not check.agrees:
-        raise VerifyError(
-            f"the smaller network differs from the silenced one by {check.max_rel_error:.2g} of the largest "
-            f"output (allowed: {check.tolerance:.2g}), first at layer {check.first_difference!r}; "
-            f"exclude it with --exclude {check.first_difference!r}, and please report it"
-        )
+        raise disagreement(check, work.original, inputs, exclude=f"--exclude {check.first_difference!r}")
     model = work.pruned()
     work.keep_compressed(model)
     accuracy = validate(work, model) if work.recipe.data is not None else None
