@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
+
+import pytest
 
 from billhook.measure.worker import Worker, time_round
 
@@ -43,3 +46,10 @@ def test_the_probe_needs_no_artifact() -> None:
     worker = Worker()
     worker.answer({"op": "probe", "cores": []})
     assert worker.answer({"op": "round", "seconds": 0.01, "clock": "core"})["runs"] >= 1
+
+
+def test_a_processor_clock_that_stands_still_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = itertools.chain([0.0, 0.0, 0.0, 0.01], itertools.count(1.0, 0.01))
+    monkeypatch.setattr(time, "process_time", lambda: next(readings))
+    found = time_round(lambda: time.sleep(0.01), 0.035, "core")
+    assert found["minimum"] == pytest.approx(0.01)
