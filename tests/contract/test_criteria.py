@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from billhook.allocate.rounding import keep_best
 from billhook.criteria import Calibration, ScoreContext, criteria, score
 from billhook.errors import InputError
 from billhook.graph import Groups, capture
@@ -21,6 +22,9 @@ from tests.networks import NETWORKS, batches, build
 BLIND = {"random"}  # sees no weights, so weights cannot move its scores
 REDUNDANCY = {"fpgm"}  # asks which units are alike; a dead one is unlike the others
 PARTIAL = {"bn_scale"}  # cannot judge every group
+# A dead unit that somebody would read is not nothing: it has a norm, or gradients through those who read it.
+READ = {"grasp", "group_norm"}
+SIGNED = {"grasp"}  # scores below 0 are for units that do harm, and those go before the dead ones
 
 every_criterion = pytest.mark.parametrize("name", criteria.names())
 every_network = pytest.mark.parametrize("network", NETWORKS)
@@ -50,7 +54,7 @@ def test_scores_are_finite_repeatable_and_independent_of_order(name: str, networ
     model, _ = build(network)
     groups = _judged(name, network, model)
     scores = _scores(name, network, model, groups)
-    backwards = _scores(name, network, copy.deepcopy(model), groups[::-1])
+    backwards = _scores(name, network, copy.deepcopy(model), groups[::-1])  # a duplicate scores the same
     for group in groups:
         assert scores[group.id].shape == (group.size,)
         assert scores[group.id].dtype == torch.float32
@@ -99,9 +103,33 @@ def test_a_dead_unit_comes_last(name: str, network: str) -> None:
     model, _ = build(network)
     groups = _judged(name, network, model)
     for group in groups:
+        _kill(model, group, unit=1, roles=("out", "through", "in") if name in READ else ("out", "through"))
+    for group_id, scores in _scores(name, network, model, groups).items():
+        assert scores[1] == 0, f"{group_id}: {scores.tolist()}"
+        assert name in SIGNED or scores.min() == 0, f"{group_id}: {scores.tolist()}"
+
+
+@pytest.mark.parametrize("name", sorted(READ - SIGNED))
+@every_network
+def test_a_dead_unit_that_is_read_comes_last_with_a_score_above_zero(name: str, network: str) -> None:
+    model, _ = build(network)
+    groups = _judged(name, network, model)
+    for group in groups:
         _kill(model, group, unit=1)
     for group_id, scores in _scores(name, network, model, groups).items():
-        assert scores[1] == scores.min() == 0, f"{group_id}: {scores.tolist()}"
+        assert scores[1] == scores.min() > 0, f"{group_id}: {scores.tolist()}"
+
+
+@every_criterion
+def test_the_best_units_are_selected_and_the_first_of_equals(name: str) -> None:
+    model, _ = build("residual")
+    for scores in _scores(name, "residual", model, _judged(name, "residual", model)).values():
+        removed = int(0.3 * len(scores))
+        keep = keep_best(scores.numpy(), len(scores) - removed)
+        assert (~keep).sum() == removed
+        assert scores[keep].min() >= scores[~keep].max()
+        equal = keep_best(torch.zeros_like(scores).numpy(), len(scores) - removed)
+        assert equal[: len(scores) - removed].all()
 
 
 @every_criterion
@@ -130,9 +158,11 @@ def _permute(model: nn.Module, group: ChannelGroup, order: Tensor) -> None:
         tensor.index_copy_(axis, index.flatten(), moved)
 
 
-def _kill(model: nn.Module, group: ChannelGroup, unit: int) -> None:
+def _kill(
+    model: nn.Module, group: ChannelGroup, unit: int, roles: tuple[Role, ...] = ("out", "through")
+) -> None:
     """Zero everything that makes or passes on one unit; running variances stay positive."""
-    for tensor, axis, index in _axes(model, group, roles=("out", "through")):
+    for tensor, axis, index in _axes(model, group, roles):
         tensor.index_fill_(axis, index[unit], 0.0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from billhook.criteria._readers import Reader, readers
 from billhook.errors import InputError
 from billhook.graph.groups import ChannelGroup
+from billhook.graph.inputs import ExampleInputs
 from billhook.options import Configurable
 
 Loss = Callable[[Any, Any], Tensor]
@@ -27,19 +29,26 @@ class ScoreContext:
     Attributes:
         tensors: Parameters and buffers by name, detached; not to be written to.
         seed: Of the criteria that draw.
-        saliency: Per axis of a named tensor, Σ weight · gradient over all other axes, one row per batch:
-            [batches, n]. Empty until a criterion's `prepare` fills it.
+        readers: Convolutions and linear layers, by the name of the weight they read their input with.
+        example_inputs: One batch as the model takes it; None if nobody gave one.
+        saliency: Per axis of a named tensor, a sum over all other axes, one row per batch: [batches, n].
+            Empty until a criterion's `prepare` fills it; what it sums is up to the criterion.
+        units: Per group id, one number per unit: [size]. Empty until a criterion's `prepare` fills it.
     """
 
     tensors: Mapping[str, Tensor]
     seed: int = 0
+    readers: Mapping[str, Reader] = field(default_factory=dict)
+    example_inputs: ExampleInputs | None = None
     saliency: Mapping[Axis, Tensor] = field(default_factory=dict)
+    units: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, seed: int = 0) -> ScoreContext:
+    def of(cls, model: nn.Module, seed: int = 0, example_inputs: ExampleInputs | None = None) -> ScoreContext:
         """Return the context of `model`; copies nothing."""
         named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
-        return cls({name: tensor.detach() for name, tensor in named.items()}, seed)
+        detached = {name: tensor.detach() for name, tensor in named.items()}
+        return cls(detached, seed, readers(model), example_inputs)
 
     def generator(self, group: ChannelGroup) -> torch.Generator:
         """Return a generator of the group's own, so that scores do not depend on the order of groups."""

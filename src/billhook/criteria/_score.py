@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from billhook.criteria._base import Calibration, Criterion, ScoreContext
 from billhook.errors import InputError
 from billhook.graph.groups import ChannelGroup
+from billhook.graph.inputs import ExampleInputs
 
 _LISTED = 5  # names in a message
 
@@ -21,6 +22,7 @@ def score(
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
+    example_inputs: ExampleInputs | None = None,
 ) -> dict[str, Tensor]:
     """Return the scores of every group, by id; the model is left untouched.
 
@@ -30,13 +32,14 @@ def score(
         groups: Groups to score, usually the prunable ones in scope.
         calibration: For criteria that learn from data.
         seed: For criteria that draw.
+        example_inputs: For criteria that need a shape to run the model on, but no data.
     Returns:
         {group id: [size] float32 on the CPU}; higher = keep.
     Raises:
         InputError: if the criterion cannot judge a group (lists all), needs data and has none, or finds
             numbers that are not finite.
     """
-    context = ScoreContext.of(model, seed)
+    context = ScoreContext.of(model, seed, example_inputs)
     _check_supported(criterion, groups, context)
     with torch.no_grad():
         context = criterion.prepare(model, groups, context, calibration)

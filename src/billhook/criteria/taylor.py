@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from billhook.criteria._base import Calibration, Criterion, ScoreContext
 from billhook.criteria._members import per_unit, weights
+from billhook.criteria._passes import needed
 from billhook.criteria._saliency import saliency
-from billhook.errors import InputError
 from billhook.graph.groups import ChannelGroup, Member
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
@@ -55,8 +55,7 @@ class Taylor(Criterion):
         calibration: Calibration | None,
     ) -> ScoreContext:
         """Return `context` with the saliency along the axes of all `groups`."""
-        if calibration is None:
-            raise InputError("criterion 'taylor' learns from data; give data=[(inputs, targets), …]")
+        calibration = needed(calibration, "taylor")
         axes = {(m.tensor, m.axis): None for g in groups for m in self._members(g, context)}
         found = saliency(model, list(axes), calibration, batches=self.batches, seed=context.seed)
         return replace(context, saliency=found)
