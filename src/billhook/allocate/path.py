@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +39,7 @@ class Path:
         allocator: What shares the width out.
         costs: Costs of plans; knows `groups` and maybe more.
         fits: Whether a number of channels is one the runtime likes.
+        dropped: Ids of groups of which nothing is kept; none of `groups`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Path:
         allocator: Allocator,
         costs: Costs,
         fits: Callable[[int], bool],
+        dropped: Collection[str] = (),
     ) -> None:
         self.groups = tuple(groups)
         self.scores = [np.asarray(s, dtype=np.float64) for s in scores]
@@ -55,6 +57,7 @@ class Path:
         self._allocator, self._costs = allocator, costs
         columns = {name: i for i, name in enumerate(costs.group_ids)}
         self._columns = [columns[g.id] for g in groups]
+        self.dropped = {name: columns[name] for name in dropped}
 
     def counts(self, amounts: npt.ArrayLike) -> Counts:
         """Return the units that stay: [amounts, groups]; rows grow with the amount, up to full at 1."""
@@ -68,10 +71,21 @@ class Path:
         """Return {metric: [rows]} for rows of counts."""
         rows = np.tile(np.asarray(self._costs.sizes, dtype=np.int64), (len(counts), 1))
         rows[:, self._columns] = counts
-        found = self._costs.evaluate(rows, metrics=tuple(KEYS[m] for m in metrics))
-        return {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in metrics}
+        rows[:, list(self.dropped.values())] = 0
+        return self._evaluate(rows, metrics)
+
+    def original(self, metrics: Sequence[str]) -> dict[str, float]:
+        """Return the costs of the network that loses nothing."""
+        rows = np.asarray(self._costs.sizes, dtype=np.int64)[None]
+        return {m: float(v[0]) for m, v in self._evaluate(rows, metrics).items()}
 
     def keep(self, counts: Counts) -> dict[str, npt.NDArray[np.bool_]]:
         """Return which units stay, per group id, for one row of counts."""
         chosen = zip(self.groups, self.scores, counts, strict=True)
-        return {g.id: keep_best(s, int(n)) for g, s, n in chosen}
+        best = {g.id: keep_best(s, int(n)) for g, s, n in chosen}
+        nothing = {n: np.zeros(int(self._costs.sizes[c]), dtype=bool) for n, c in self.dropped.items()}
+        return best | nothing
+
+    def _evaluate(self, rows: Counts, metrics: Sequence[str]) -> dict[str, Floats]:
+        found = self._costs.evaluate(rows, metrics=tuple(KEYS[m] for m in metrics))
+        return {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in metrics}

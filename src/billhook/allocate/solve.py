@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from billhook.allocate.allocator import Allocator, Floats
 from billhook.allocate.budget import Bound, Budget, format_value
 from billhook.allocate.formula import Limits, fill, largest_amount, within
 from billhook.allocate.latency import LatencySample, search
-from billhook.allocate.path import KEYS, Costs, Path
+from billhook.allocate.path import Costs, Path
 from billhook.allocate.rounding import Counts
 from billhook.errors import BudgetError, InputError
 from billhook.graph.groups import ChannelGroup
@@ -51,6 +51,7 @@ def solve(
     *,
     fits: Callable[[int], bool],
     latency: MeasureLatency | None = None,
+    dropped: Set[str] = frozenset(),
 ) -> Allocation:
     """Return the widest network on the allocator's path that meets `budget`.
 
@@ -66,17 +67,21 @@ def solve(
         fits: Whether a number of channels is one the runtime likes. A group keeps such a number, or all.
         latency: Times a network in turns with the original; thoroughly, if its second argument is True.
             Needed for a latency bound only.
+        dropped: Ids of groups of which nothing stays, because a method has decided that their residual
+            branches go; all groups of such a branch. They take no part in the sharing out.
     Raises:
         BudgetError: if even the smallest allowed widths miss a bound; `reachable` holds what they reach.
-        InputError: for a latency bound without `latency`.
+        InputError: for a latency bound without `latency`, or if `dropped` names a group that cannot shrink.
     """
-    path = Path(groups, [scores[g.id] for g in groups], allocator, costs, fits)
+    if unknown := sorted(dropped - set(costs.group_ids)):
+        raise InputError(f"dropped={unknown}: no such groups among those that may shrink")
+    shared = [g for g in groups if g.id not in dropped]
+    path = Path(shared, [scores[g.id] for g in shared], allocator, costs, fits, sorted(dropped))
     bounds = dict(budget.bounds)
     timed = bounds.pop("latency", None)
     if timed is not None and latency is None:
         raise InputError("a latency bound needs a backend that can time networks")
-    full = path.cost(path.counts(1.0), tuple(KEYS))
-    original = {m: float(full[m][0]) for m in bounds}
+    original = path.original(tuple(bounds))
     # A fraction that was computed from a cost must lead back to that cost, whatever the last digit.
     limits = {m: b.absolute(original[m]) * (1 + 1e-12 * b.relative) for m, b in bounds.items()}
     _check_reachable(path, bounds, original, limits)
@@ -94,7 +99,7 @@ def _solve_latency(
     rungs = np.concatenate([rungs[(rungs <= most).all(axis=1)], most[None]])
     macs, first = np.unique(path.cost(rungs, ("macs",))["macs"], return_index=True)
     rungs = rungs[first]
-    work = macs / path.cost(path.counts(1.0), ("macs",))["macs"]
+    work = macs / path.original(("macs",))["macs"]
 
     state = search(work, lambda rung, sure: measure(path.keep(rungs[rung]), sure), bound)
     rung = state.best()
@@ -123,7 +128,9 @@ def _check_reachable(
         return
     reachable = _reached(path, smallest[0], limits)
     missed = [m for m in bounds if reachable[m] > limits[m]]
-    raise _unreachable(missed[0], bounds[missed[0]], original[missed[0]], reachable, empty=not path.groups)
+    raise _unreachable(
+        missed[0], bounds[missed[0]], original[missed[0]], reachable, empty=not (path.groups or path.dropped)
+    )
 
 
 def _unreachable(

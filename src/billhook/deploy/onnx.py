@@ -8,6 +8,7 @@ one exports in half the time for deep networks (ViT-B: 4 s instead of 8 s).
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import warnings
@@ -145,7 +146,8 @@ def _convert(model: nn.Module, call: Call, opset: int, open_batch: bool) -> Any:
         # Sizes 0 and 1 are always taken as constants by torch.export.
         call = call.with_batch(max(2, call.batch or 2))
         args, kwargs = call.map_tensors({0: torch.export.Dim(BATCH)})
-        shapes = kwargs or args
+        # By name, because a forward may take all it gets as *args.
+        shapes = dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
     program = None
     with _quiet():
         try:

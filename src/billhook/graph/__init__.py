@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from billhook.graph.apply import apply, apply_
+from billhook.graph.branches import Branch
 from billhook.graph.cost import CostModel
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.graph import Graph, capture, cost, groups, make_plan
@@ -15,6 +16,7 @@ from billhook.graph.storage import load, save
 from billhook.graph.verify import verify
 
 __all__ = [
+    "Branch",
     "ChannelGroup",
     "CostModel",
     "ExampleInputs",

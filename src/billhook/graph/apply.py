@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from billhook.graph import patch
 from billhook.graph.alive import enliven_, holding
 from billhook.graph.capture import eval_mode
 from billhook.graph.constants import Kept
-from billhook.graph.exported import ExportedNetwork
+from billhook.graph.exported import ExportedNetwork, ExportedSection
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call, copied
 from billhook.graph.plan import Plan
+from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
 
 _LOG = logging.getLogger("billhook")
@@ -33,6 +34,10 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     forward holds sizes that cannot be changed from outside (literals in a view, in a slice), the result is
     that graph itself, an `ExportedNetwork`, and a message is logged.
 
+    Where residual branches are gone, the modules that hold their additions are replaced by their part of the
+    graph, which has neither the branch nor the addition; if only the whole network is such a module, the
+    result is its graph. All tensors that are left keep their names.
+
     Args:
         model: The network the plan was made for, with any weights.
         plan: From `prune`, `make_plan` or a file.
@@ -40,21 +45,29 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
         PlanError: if the plan is for another network. ApplyError: if no smaller network could be built.
     """
     graph = graph_of(model, plan)
-    kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+    kept = graph.kept(plan)
     program = graph.program
     tensors = hollow(model, kept, program.shapes)
     enliven_(tensors)  # the real weights come last, so that the smaller network is never held twice
     reference = ExportedNetwork(program, tensors, kept).eval()
     call = _like(graph.call, tensors)
     expected = _outputs(reference, call, "the captured graph of the smaller network")
-    small = _own_module(model, graph, kept, tensors, call, expected)
+    free, why = _free_batch(model, graph) if kept.dropped else (graph, None)
+    parts = _parts(model, free, plan, tensors) if kept.dropped else {}
+    small = None
+    if parts or not kept.dropped:
+        small = _own_module(model, graph, kept, tensors, call, expected, parts)
     if small is None:
         _LOG.warning(
-            "%s: forward holds sizes that cannot be changed from outside; "
-            "the smaller network is its exported graph",
+            "%s: forward %s; the smaller network is its exported graph",
             type(model).__name__,
+            f"computes {kept.dropped[0].id!r}, which is gone"
+            if kept.dropped and not parts
+            else "holds sizes that cannot be changed from outside",
         )
         small = _exported(model, graph, plan, reference).train(model.training)
+    elif why and parts:
+        _LOG.warning("%s works only for the batch size of the example inputs (%s)", ", ".join(parts), why)
     fill(tensors, model, kept)
     if program.unused and plan.removed:
         _LOG.warning(
@@ -90,8 +103,12 @@ def _own_module(
     tensors: dict[str, Tensor],
     call: Call,
     expected: list[Any],
+    parts: Mapping[str, nn.Module],
 ) -> nn.Module | None:
-    """Return the user's module around the cut tensors, if one way of patching its attributes is right."""
+    """Return the user's module around the cut tensors, if one way of patching its attributes is right.
+
+    Modules that hold branches which are gone are replaced by `parts`.
+    """
     found = list(patch.changes(graph.program, kept))
     tries: list[Callable[[nn.Module], None]] = [lambda m: None]
     if found:
@@ -102,12 +119,16 @@ def _own_module(
         ]
     for attempt in tries:
         small = copy_around(model, tensors)
+        for name, part in parts.items():
+            small.set_submodule(name, part)
         try:
             patch.patch_known(small, graph.program, kept)
             patch.replace_attention(small)
             attempt(small)
             with eval_mode(small):
                 got = _outputs(small, call, "the smaller network")
+            if kept.dropped and not {n for n, _ in small.named_parameters()} <= tensors.keys():
+                raise ApplyError("a part of the branch that is gone is still there under another name")
         except ApplyError as e:
             _LOG.debug("%s", e)
             continue
@@ -117,19 +138,38 @@ def _own_module(
     return None
 
 
-def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNetwork) -> ExportedNetwork:
-    """Return the exported network, for any batch size where the network allows it."""
+def _parts(model: nn.Module, graph: Graph, plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """Return what replaces the modules that hold branches which are gone; none if single ones cannot be."""
+    kept = graph.kept(plan)
+    found: dict[str, nn.Module] = {}
+    for section in sections(graph.program, kept):
+        mode = model.get_submodule(section.name).training
+        found[section.name] = ExportedSection(graph.program, tensors, kept, section).train(mode)
+    return found
+
+
+def _free_batch(model: nn.Module, graph: Graph) -> tuple[Graph, str | None]:
+    """Return `graph` for any batch size where the network allows it, else as it is and why not."""
     try:
         if "free batch" not in graph.variants:
             graph.variants["free batch"] = capture_call(model, graph.call, graph.mixing, dynamic_batch=True)
         free = graph.variants["free batch"]
-        if free.fingerprint != graph.fingerprint:
+        if free.fingerprint != graph.fingerprint or free.branch_of.keys() != graph.branch_of.keys():
             raise CaptureError("groups differ when the batch size is free")
-        kept = Kept(free.flow, free.partition, free.keep_list(plan))
+        return free, None
+    except CaptureError as e:
+        return graph, str(e).splitlines()[0]
+
+
+def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNetwork) -> ExportedNetwork:
+    """Return the exported network, for any batch size where the network allows it."""
+    free, why = _free_batch(model, graph)
+    try:
+        if why is not None:
+            raise CaptureError(why)
         tensors = dict(reference.named_parameters()) | dict(reference.named_buffers())
-        network = ExportedNetwork(
-            free.program, {n: t for n, t in tensors.items() if n in free.program.shapes}, kept
-        )
+        known = {n: t for n, t in tensors.items() if n in free.program.shapes}
+        network = ExportedNetwork(free.program, known, free.kept(plan))
         with eval_mode(network):
             call, what = _like(graph.call, tensors), "the exported network"
             if agree(_outputs(reference, call, what), _outputs(network, call, what)):

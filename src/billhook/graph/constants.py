@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from billhook.graph.branches import Branch
 from billhook.graph.labels import Labels
 from billhook.graph.partition import Partition
 from billhook.graph.plan import Keep
@@ -28,10 +29,21 @@ Scale = Callable[[Any, int, int], Any]  # (symbolic size, kept, of) → size
 
 
 class Kept:
-    """Which indices of every dimension of every value stay under a plan."""
+    """Which indices of every dimension of every value stay under a plan, and which values leave whole.
 
-    def __init__(self, flow: Flow, partition: Partition, keep: Sequence[Keep | None]) -> None:
+    Attributes:
+        dropped: Branches that are gone, none of them inside another one.
+        nodes: What is in them.
+        tensors: Parameters and buffers that are gone with them.
+    """
+
+    def __init__(
+        self, flow: Flow, partition: Partition, keep: Sequence[Keep | None], dropped: Sequence[Branch] = ()
+    ) -> None:
         self._flow, self._partition, self._keep = flow, partition, keep
+        self.dropped = tuple(b for b in dropped if not any(b.nodes < other.nodes for other in dropped))
+        self.nodes: frozenset[fx.Node] = frozenset().union(*(b.nodes for b in dropped))
+        self.tensors: frozenset[str] = frozenset().union(*(b.tensors for b in dropped))
 
     def labels(self, labels: Labels) -> Mask:
         """Return the mask of a label array."""

@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from billhook.errors import InputError, suggest
+from billhook.graph.branches import Branch
 from billhook.graph.labels import Dims, Labels
 from billhook.graph.partition import Partition
 from billhook.graph.plan import Plan
@@ -32,34 +33,20 @@ Affine = tuple[int, tuple[tuple[int, int], ...]]
 METRICS = ("macs", "params", "bytes", "peak_activation_bytes")
 _ALIASES = frozenset(
     [
-        "view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "permute",
-        "transpose",
-        "t",
-        "expand",
-        "expand_as",
-        "select",
-        "slice",
-        "narrow",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unbind",
-        "alias",
-        "detach",
-        "dropout",
-        "contiguous",
-        "to",
-        "view_as",
-        "reshape_as",
-        "swapaxes",
-        "movedim",
-        "mT",
+        *(
+            "view",
+            "reshape",
+            "flatten",
+            "unflatten",
+            "squeeze",
+            "unsqueeze",
+            "permute",
+            "transpose",
+            "t",
+            "mT",
+        ),
+        *("expand", "expand_as", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind"),
+        *("alias", "detach", "dropout", "contiguous", "to", "view_as", "reshape_as", "swapaxes", "movedim"),
     ]
 )
 
@@ -71,43 +58,57 @@ class Products:
     Attributes:
         constant: Shape [terms].
         dims: Positions in the table of dimensions, padded with the dimension of length 1; [terms, factors].
+        branch: Position of the innermost branch that holds what the term counts, -1 if none; [terms].
     """
 
     constant: Floats
     dims: npt.NDArray[np.int64]
+    branch: npt.NDArray[np.int64]
 
-    def terms(self, lengths: Floats) -> Floats:
-        """Return every term for lengths [plans, dimensions]; shape [plans, terms]."""
+    def terms(self, lengths: Floats, stays: Floats | None = None) -> Floats:
+        """Return every term for lengths [plans, dimensions]; shape [plans, terms].
+
+        Args:
+            lengths: Of all dimensions.
+            stays: 1 where a branch stays, 0 where it is gone [plans, branches + 1], the last column for what
+                is in none; None if all stay.
+        """
         result: Floats = np.broadcast_to(self.constant, (len(lengths), len(self.constant))).copy()
         for factor in self.dims.T:
             result *= lengths[:, factor]
+        if stays is not None:
+            result *= stays[:, self.branch]
         return result
 
 
 class CostModel:
     """Costs of a network as functions of how many units its prunable groups keep."""
 
-    def __init__(self, flow: Flow, partition: Partition) -> None:
-        self._partition = partition
+    def __init__(self, flow: Flow, partition: Partition, branches: Sequence[Branch] = ()) -> None:
+        self._flow, self._partition, self._branches = flow, partition, tuple(branches)
+        by_size = sorted(range(len(branches)), key=lambda b: -len(branches[b].nodes))  # inner ones last
+        self._of_node = {node: b for b in by_size for node in branches[b].nodes}
+        self._of_tensor = {name: b for b in by_size for name in branches[b].tensors}
         prunable = [(i, g) for i, g in enumerate(partition.groups) if g.prunable]
         self.group_ids: tuple[str, ...] = tuple(g.id for _, g in prunable)
         self.sizes: npt.NDArray[np.int64] = np.array([g.size for _, g in prunable], dtype=np.int64)
         self._column = {i: c for c, (i, _) in enumerate(prunable)}
         self._dimensions: dict[Affine, int] = {(1, ()): 0}
         self._layers = [t.node for t in flow.mac_terms]
-        self._macs = self._products((t.constant, t.dims) for t in flow.mac_terms)
-        axes = _tensor_axes(flow, partition)
-        self._params = self._products(
-            (c, d) for name, (c, d) in axes.items() if name in flow.program.parameters
+        self._macs = self._products(
+            (t.constant, t.dims, self._of_node.get(t.node, -1)) for t in flow.mac_terms
         )
-        self._bytes = self._products((c * flow.program.itemsizes[name], d) for name, (c, d) in axes.items())
-        self._values, self._alive = self._liveness(flow)
+        axes = {n: (*a, self._of_tensor.get(n, -1)) for n, a in _tensor_axes(flow, partition).items()}
+        self._params = self._products(axes[n] for n in axes if n in flow.program.parameters)
+        self._bytes = self._products((c * flow.program.itemsizes[n], d, b) for n, (c, d, b) in axes.items())
+        self._values, self._alive = self._liveness(flow, {})
 
     def evaluate(self, counts: Counts, metrics: Sequence[str] = METRICS) -> dict[str, Floats]:
         """Return the metrics of many plans at once.
 
         Args:
-            counts: Units kept per prunable group, columns as in `group_ids`; shape [plans, groups].
+            counts: Units kept per prunable group, columns as in `group_ids`; shape [plans, groups]. A branch
+                is gone where a group of its own has none; nothing in it costs anything then.
             metrics: Which of "macs", "params", "bytes", "peak_activation_bytes" to compute.
         Returns:
             One float64 array [plans] per metric.
@@ -122,12 +123,13 @@ class CostModel:
         for metric in metrics:
             if metric not in METRICS:
                 raise InputError(f"unknown cost metric {metric!r}{suggest(metric, METRICS)}")
-        lengths = table @ self._slopes + self._constants
+        lengths, stays = table @ self._slopes + self._constants, self._stays(table)
+        values, alive = (self._values, self._alive) if stays is None else self._values_of_branches
         compute = {
-            "macs": lambda: self._macs.terms(lengths).sum(1),
-            "params": lambda: self._params.terms(lengths).sum(1),
-            "bytes": lambda: self._bytes.terms(lengths).sum(1),
-            "peak_activation_bytes": lambda: (self._values.terms(lengths) @ self._alive).max(1, initial=0),
+            "macs": lambda: self._macs.terms(lengths, stays).sum(1),
+            "params": lambda: self._params.terms(lengths, stays).sum(1),
+            "bytes": lambda: self._bytes.terms(lengths, stays).sum(1),
+            "peak_activation_bytes": lambda: (values.terms(lengths, stays) @ alive).max(1, initial=0),
         }
         return {metric: compute[metric]() for metric in metrics}
 
@@ -147,9 +149,10 @@ class CostModel:
         """Return MACs by layer name, in the order of the forward pass."""
         from billhook.graph.capture import layer_of
 
-        lengths = self.counts(plan)[None].astype(np.float64) @ self._slopes + self._constants
+        counts = self.counts(plan)[None].astype(np.float64)
+        terms = self._macs.terms(counts @ self._slopes + self._constants, self._stays(counts))
         result: dict[str, int] = {}
-        for node, macs in zip(self._layers, self._macs.terms(lengths)[0], strict=True):
+        for node, macs in zip(self._layers, terms[0], strict=True):
             name = layer_of(node) or node.name
             result[name] = result.get(name, 0) + round(float(macs))
         return result
@@ -166,27 +169,54 @@ class CostModel:
                 slopes[self._column[group], at] += width
         return slopes
 
+    @cached_property
+    def _own_columns(self) -> list[list[int]]:
+        """Columns of the groups which, if empty, remove a branch: its own and those of branches around it."""
+        at = {name: c for c, name in enumerate(self.group_ids)}
+        return [
+            [at[g] for around in self._branches if inner.nodes <= around.nodes for g in around.own]
+            for inner in self._branches
+        ]
+
+    @cached_property
+    def _values_of_branches(self) -> tuple[Products, Floats]:
+        return self._liveness(self._flow, self._of_node)
+
+    def _stays(self, table: Floats) -> Floats | None:
+        """Return per plan and branch 1 if it stays, 0 if it is gone; None if all stay in all plans."""
+        if not self._branches or table.all():
+            return None
+        stays = [(table[:, columns] > 0).all(1) for columns in self._own_columns]
+        return np.stack([*stays, np.ones(len(table), dtype=bool)], axis=1).astype(np.float64)
+
+    def _outer(self, a: int, b: int) -> int:
+        """Return the outer one of two branches, -1 if one of them is none."""
+        return -1 if -1 in (a, b) else max(a, b, key=lambda i: len(self._branches[i].nodes))
+
     def _dimension(self, labels: Labels) -> int:
         return self._dimensions.setdefault(self._partition.affine(labels), len(self._dimensions))
 
-    def _products(self, terms: Iterable[tuple[int, Sequence[Labels]]]) -> Products:
-        rows = [(constant, [self._dimension(d) for d in dims]) for constant, dims in terms]
-        width = max((len(d) for _, d in rows), default=1) or 1
-        padded = [d + [0] * (width - len(d)) for _, d in rows]
-        return Products(
-            np.array([c for c, _ in rows], dtype=np.float64),
-            np.array(padded, dtype=np.int64).reshape(len(rows), width),
-        )
+    def _products(self, terms: Iterable[tuple[int, Sequence[Labels], int]]) -> Products:
+        rows = [(constant, [self._dimension(d) for d in dims], branch) for constant, dims, branch in terms]
+        return _as_products(rows)
 
-    def _liveness(self, flow: Flow) -> tuple[Products, Floats]:
-        """Return the distinct sizes of activations and how many of each are alive at every step."""
+    def _liveness(self, flow: Flow, branches: Mapping[fx.Node, int]) -> tuple[Products, Floats]:
+        """Return the distinct sizes of activations and how many of each are alive at every step.
+
+        Memory that a branch fills and others read or change later counts even if the branch is gone.
+        """
         nodes = list(flow.program.graph.nodes)
         owner, last = _owners(flow, nodes)
-        sizes: dict[tuple[int, tuple[int, ...]], int] = {}
+        sizes: dict[tuple[int, tuple[int, ...], int], int] = {}
         size_of: dict[fx.Node, int] = {}
-        for node in set(owner.values()):
+        branch_of: dict[fx.Node, int] = {}
+        for node, source in owner.items():
+            branch_of[source] = self._outer(
+                branches.get(node, -1), branch_of.get(source, branches.get(node, -1))
+            )
+        for node, branch in branch_of.items():
             constant, dims = _bytes_of(flow, node)
-            key = (constant, tuple(sorted(self._dimension(d) for d in dims)))
+            key = (constant, tuple(sorted(self._dimension(d) for d in dims)), branch)
             size_of[node] = sizes.setdefault(key, len(sizes))
         born = {node: i for i, node in enumerate(nodes)}
         change = np.zeros((len(sizes), len(nodes) + 1))
@@ -194,14 +224,17 @@ class CostModel:
             change[at, born[node]] += 1
             change[at, last[node] + 1] -= 1
         alive = np.unique(change.cumsum(1)[:, :-1], axis=1) if sizes else np.zeros((0, 1))
-        width = max((len(d) for _, d in sizes), default=1) or 1
-        products = Products(
-            np.array([c for c, _ in sizes], dtype=np.float64),
-            np.array([[*d, *[0] * (width - len(d))] for _, d in sizes], dtype=np.int64).reshape(
-                len(sizes), width
-            ),
-        )
-        return products, alive
+        return _as_products([(c, list(d), b) for c, d, b in sizes]), alive
+
+
+def _as_products(rows: Sequence[tuple[int, list[int], int]]) -> Products:
+    """Return terms given as (constant, dimensions, branch)."""
+    width = max((len(d) for _, d, _ in rows), default=1) or 1
+    return Products(
+        np.array([c for c, _, _ in rows], dtype=np.float64),
+        np.array([d + [0] * (width - len(d)) for _, d, _ in rows], dtype=np.int64).reshape(len(rows), width),
+        np.array([b for _, _, b in rows], dtype=np.int64),
+    )
 
 
 def _tensor_axes(flow: Flow, partition: Partition) -> dict[str, tuple[int, tuple[Labels, ...]]]:

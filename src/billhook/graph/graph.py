@@ -15,7 +15,9 @@ from torch import nn
 
 from billhook.errors import InputError, NameNotFoundError, PlanError
 from billhook.graph import inputs as example
+from billhook.graph.branches import Branch, completed, find_branches, gone
 from billhook.graph.capture import Program, capture_program
+from billhook.graph.constants import Kept
 from billhook.graph.cost import CostModel
 from billhook.graph.groups import Groups
 from billhook.graph.inputs import Call, ExampleInputs
@@ -70,7 +72,17 @@ class Graph:
     @cached_property
     def costs(self) -> CostModel:
         """Cost formulas."""
-        return CostModel(self.flow, self.partition)
+        return CostModel(self.flow, self.partition, self.branches)
+
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """Residual branches that may leave whole, in the order of their additions."""
+        return find_branches(self.flow, self.partition)
+
+    @cached_property
+    def branch_of(self) -> Mapping[str, Branch]:
+        """The innermost branch that holds a group, by group id; keeping nothing of the group removes it."""
+        return {group: branch for branch in self.branches for group in branch.own}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -95,8 +107,22 @@ class Graph:
                 "made"
             )
         for name, keep in plan.keep.items():
-            check_keep(self.groups, name, keep)
-        return [None if (k := plan.keep.get(g.id)) is None or k.all() else k for g in self.groups]
+            check_keep(self, name, keep)
+        whole = self._completed(plan.keep)
+        return [None if (k := whole.get(g.id)) is None or k.all() else k for g in self.groups]
+
+    def kept(self, plan: Plan) -> Kept:
+        """Return which indices of every dimension stay under `plan`; raises what `keep_list` does."""
+        return Kept(self.flow, self.partition, self.keep_list(plan), self.dropped(plan))
+
+    def dropped(self, plan: Plan) -> tuple[Branch, ...]:
+        """Return the branches that are gone under `plan`."""
+        return gone(self.branches, self._completed(plan.keep))
+
+    def _completed(self, keep: Mapping[str, Keep]) -> Mapping[str, Keep]:
+        if all(k.any() for k in keep.values()):
+            return keep
+        return completed(self.branches, keep, {g.id: g.size for g in self.groups})
 
 
 def capture(model: nn.Module, example_inputs: ExampleInputs, *, mixing: Mixing = "freeze") -> Graph:
@@ -152,13 +178,17 @@ def cost(model: nn.Module, example_inputs: ExampleInputs, plan: Plan | None = No
 def make_plan(graph: Graph, keep: Mapping[str, npt.ArrayLike], **made_by: Any) -> Plan:
     """Return the plan that keeps these units; groups that are not named keep everything.
 
+    A group of which nothing is kept takes its residual branch with it (see `Graph.branches`): nothing is
+    kept of any group in that branch.
+
     Raises:
-        PlanError: for an unknown or frozen group, a wrong length, or a group of which nothing is kept.
+        PlanError: for an unknown or frozen group, a wrong length, or if nothing is kept of a group that lives
+            in no branch.
     """
     arrays = {name: np.asarray(k, dtype=bool) for name, k in keep.items()}
     for name, array in arrays.items():
-        check_keep(graph.groups, name, array)
-    plan = Plan(arrays, graph.fingerprint, graph.inputs, graph.mixing, made_by)
+        check_keep(graph, name, array)
+    plan = Plan(graph._completed(arrays), graph.fingerprint, graph.inputs, graph.mixing, made_by)
     return plan.attached(graph)
 
 
@@ -185,10 +215,10 @@ def structure_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_keep(groups: Groups, name: str, keep: Keep) -> None:
+def check_keep(graph: Graph, name: str, keep: Keep) -> None:
     """Raise `PlanError` unless `keep` can be applied to group `name`."""
     try:
-        group = groups[name]
+        group = graph.groups[name]
     except NameNotFoundError as e:
         raise PlanError(f"the plan names a group that this network does not have: {e}") from None
     if keep.shape != (group.size,):
@@ -199,8 +229,11 @@ def check_keep(groups: Groups, name: str, keep: Keep) -> None:
         return
     if group.frozen is not None:
         raise PlanError(f"group {name!r} is frozen: {group.frozen}; no unit of it can be removed")
-    if not keep.any():
-        raise PlanError(f"the plan removes all {group.size} units of group {name!r}; at least one must stay")
+    if not keep.any() and name not in graph.branch_of:
+        raise PlanError(
+            f"the plan removes all {group.size} units of group {name!r}; at least one must stay, because the "
+            "group is not inside a residual branch that could leave whole"
+        )
 
 
 def _units(parts: Partition) -> int:

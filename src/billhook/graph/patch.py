@@ -41,7 +41,7 @@ def patch_known(small: nn.Module, program: Program, kept: Kept) -> None:
     """Update the attributes of torch.nn layers in `small`, in place."""
     modules = dict(small.named_modules())
     for node in program.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or node in kept.nodes:
             continue
         call = bind(node)
         module = modules.get(layer_of(node))
@@ -100,7 +100,7 @@ def replace_attention(small: nn.Module) -> None:
 def changes(program: Program, kept: Kept) -> Iterator[Change]:
     """Yield the sizes that changed inside operators, by the layer that runs them."""
     for node in program.graph.nodes:
-        if node.op != "call_function" or not hasattr(node.target, "_schema"):
+        if node.op != "call_function" or node in kept.nodes or not hasattr(node.target, "_schema"):
             continue
         call = bind(node)
         changed = rewrite(call, kept, symbolic_hint)

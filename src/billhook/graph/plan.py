@@ -27,7 +27,8 @@ class Plan:
     `fingerprint` and how to call it by `inputs`, so `apply(model, plan)` needs nothing else.
 
     Attributes:
-        keep: Group id → boolean array [size], True stays.
+        keep: Group id → boolean array [size], True stays. All False: the residual branch in which the
+            units live is gone (see `Graph.branches`).
         fingerprint: Hash of the names and shapes of parameters and buffers and of the group table.
         inputs: Description of the example inputs (see `graph.inputs`).
         mixing: "freeze" or "allow": whether channels through mixing operators were allowed to leave.
@@ -161,7 +162,7 @@ def _parse_group(name: str, entry: Any) -> Keep:
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 10_000_000:
             raise ValueError(f"size {size!r}")
         keep = np.zeros(size, dtype=bool)
-        for part in text.split(","):
+        for part in text.split(",") if text != "" else ():  # no text: the branch these units live in is gone
             first, _, last = part.partition("-")
             a, b = int(first), int(last or first)
             if not 0 <= a <= b < size or keep[a : b + 1].any():

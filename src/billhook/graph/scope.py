@@ -25,7 +25,8 @@ class Scope:
         """Return the prunable groups in scope.
 
         Raises:
-            ScopeError: if a pattern matches nothing; all such patterns at once, with close names.
+            ScopeError: if a pattern matches nothing; all such patterns at once, with close names. If all that
+                the patterns include is frozen; says why.
         """
         names = [_names(g) for g in groups]
         everything = set().union(*names) if names else set()
@@ -36,13 +37,20 @@ class Scope:
         ]
         if problems:
             raise ScopeError("; ".join(problems))
-        return tuple(
+        included = [
             g
             for g, own in zip(groups, names, strict=True)
-            if g.prunable
-            and any(_matches(p, own) for p in self.include)
-            and not any(_matches(p, own) for p in self.exclude)
-        )
+            if any(_matches(p, own) for p in self.include) and not any(_matches(p, own) for p in self.exclude)
+        ]
+        chosen = tuple(g for g in included if g.prunable)
+        if included and not chosen and self.include != ("*",):
+            first = included[0]
+            raise ScopeError(
+                f"nothing in scope may leave: group {first.id!r} is frozen ({first.frozen})"
+                + (f", and so are {len(included) - 1} more" if len(included) > 1 else "")
+                + "; choose other groups, `billhook inspect` lists them"
+            )
+        return chosen
 
 
 def _matches(pattern: str, names: Iterable[str]) -> bool:

@@ -2,8 +2,9 @@
 
 The captured graph runs with the original weights; wherever an operator consumes channels (a convolution, a
 linear layer, a sum, a matrix product), those that the plan removes read as zero. Operators that mix
-channels (layer norm, when `mixing="allow"`) run on what is kept. No tensor is cut, so nothing here
-shares code with the cutting that it checks.
+channels (layer norm, when `mixing="allow"`) run on what is kept. Where the plan removes a whole branch, the
+addition reads zeros in its place. No tensor is cut, so nothing here shares code with the cutting that it
+checks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import InputError
 from billhook.graph import inputs as example
-from billhook.graph.constants import Kept, Mask, arguments, rewrite, symbolic
+from billhook.graph.constants import Mask, arguments, rewrite, symbolic
 from billhook.graph.graph import Graph, capture_call, graph_of, mixing_of
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
@@ -35,7 +36,8 @@ class SilencedNetwork(nn.Module):
         super().__init__()
         self.model = model
         self._graph = graph
-        self._kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+        self._kept = graph.kept(plan)
+        self._zeros = {b.add: b.value for b in graph.dropped(plan)}
         # In the order of the program, which `fx.Node.users` need not follow.
         self._last_user = {operand: n for n in graph.program.graph.nodes for operand in n.all_input_nodes}
 
@@ -76,11 +78,16 @@ class SilencedNetwork(nn.Module):
 
     def _run_node(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         flow = self._graph.flow
+        if node in self._kept.nodes:  # nobody reads what comes out, and a mean of nothing is no number
+            args, kwargs = map_arg((node.args, node.kwargs), lambda n: values[n])
+            return node.target(*args, **kwargs)  # type: ignore[operator]
         if node in flow.mixers and any(
             m is not None for o in node.all_input_nodes for m in self._kept.dims(o)
         ):
             return self._run_on_kept(node, values)
         local = dict(values)
+        if node in self._zeros:
+            local[self._zeros[node]] = torch.zeros_like(local[self._zeros[node]])
         for silencer in flow.silencers.get(node, ()):
             removed = ~self._kept.labels(silencer.labels)
             if removed.any():

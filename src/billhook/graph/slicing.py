@@ -22,12 +22,12 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def hollow(model: nn.Module, kept: Kept, names: Mapping[str, object]) -> dict[str, Tensor]:
     """Return a tensor of the smaller shape for every parameter and buffer in `names`; `fill` fills them.
 
-    Only those that are no floating-point numbers (indices, counters) have their values already, because a
-    network cannot run with others.
+    Those of branches that are gone are left out. Only those that are no floating-point numbers (indices,
+    counters) have their values already, because a network cannot run with others.
     """
     result: dict[str, Tensor] = {}
     for name, tensor in named_tensors(model):
-        if name not in names or name in result:
+        if name not in names or name in result or name in kept.tensors:
             continue
         masks = kept.tensor(name, tensor.dim())
         if tensor.is_floating_point():

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from billhook.errors import CaptureError, PlanError, StorageError
 from billhook.graph import inputs as example
 from billhook.graph.apply import apply
-from billhook.graph.constants import Kept
 from billhook.graph.graph import capture_call, mixing_of
 from billhook.graph.plan import Plan
 
@@ -135,7 +134,7 @@ def _is_original(model: nn.Module, plan: Plan) -> bool:
         return False
     if all(own.get(n) == s for n, s in graph.program.shapes.items()):
         return True
-    masks = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+    masks = graph.kept(plan)
     for name, shape in graph.program.shapes.items():
         left = masks.tensor(name, len(shape))
         small = tuple(s if m is None else int(m.sum()) for s, m in zip(shape, left, strict=True))

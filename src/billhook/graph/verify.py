@@ -12,7 +12,6 @@ from billhook.errors import VerifyError
 from billhook.graph import inputs as example
 from billhook.graph.apply import TOLERANCE, agree, apply, flat_outputs
 from billhook.graph.capture import eval_mode, layer_of
-from billhook.graph.constants import Kept
 from billhook.graph.graph import Graph
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
@@ -58,7 +57,8 @@ def verify(
         if tolerance is None and a.is_floating_point():
             allowed = max(allowed, TOLERANCE.get(a.dtype, 1e-4))
     agrees = len(expected) == len(got) and relative <= allowed
-    mixed = tuple(g.id for g in graph.groups if g.mixed is not None and plan.removed.get(g.id))
+    removed = set(plan.removed) - {name for b in graph.dropped(plan) for name in b.groups}
+    mixed = tuple(g.id for g in graph.groups if g.mixed is not None and g.id in removed)
     first = None if agrees else _first_difference(graph, silenced, small, plan, call, allowed)
     return Check(agrees and not mixed, agrees, absolute, relative, allowed, first, mixed)
 
@@ -105,13 +105,13 @@ def _first_difference(
     graph: Graph, silenced: SilencedNetwork, small: nn.Module, plan: Plan, call: Call, tolerance: float
 ) -> str:
     """Return the name of the first layer whose output differs, "output" if only the end can be compared."""
-    kept = Kept(graph.flow, graph.partition, graph.keep_list(plan))
+    kept = graph.kept(plan)
     leaves = {n for n, m in small.named_modules() if not list(m.children())}
     expected: dict[str, Tensor] = {}
 
     def observe(node: fx.Node, value: Any) -> None:
         layer = layer_of(node)
-        if isinstance(value, Tensor) and layer in leaves:
+        if isinstance(value, Tensor) and layer in leaves and node not in kept.nodes:
             expected[layer] = cut(value, kept.dims(node)).clone()
 
     with torch.no_grad():

@@ -38,3 +38,12 @@ def test_no_groups_is_a_path_with_one_network() -> None:
     path = Path([], [], Uniform(), TwoLayers(), lambda channels: True)
     assert path.counts([0.0, 1.0]).shape == (2, 0)
     assert path.cost(path.counts(0.0), ("macs",))["macs"].tolist() == [204800]
+
+
+def test_dropped_groups_have_no_units_in_any_cost() -> None:
+    path = Path(GROUPS[1:], [SCORES["b"]], Uniform(), TwoLayers(), lambda c: True, ["a"])
+    counts = path.counts([0.0, 1.0])
+    assert counts.tolist() == [[1], [32]]
+    assert path.cost(counts, ("macs", "params"))["params"].tolist() == [10, 320]
+    assert path.original(("params",)) == {"params": 384}
+    assert {name: int(k.sum()) for name, k in path.keep(counts[1]).items()} == {"a": 0, "b": 32}

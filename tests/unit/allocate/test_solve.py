@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -114,3 +114,61 @@ def test_a_latency_out_of_reach_names_the_fastest() -> None:
 def test_a_latency_bound_needs_something_to_measure_with() -> None:
     with pytest.raises(InputError, match="needs a backend"):
         _solve(Budget(latency=0.5))
+
+
+def test_dropped_groups_keep_nothing_and_leave_their_share_to_the_others() -> None:
+    made = solve(
+        GROUPS, SCORES, Uniform(), TwoLayers(), Budget(params=0.5), fits=lambda c: True, dropped={"a"}
+    )
+    assert _counts(made) == {"a": 0, "b": 19}  # (64 + 320) / 2 = 192 = 0 + 10 · 19 and a little
+    assert made.original == {"params": 384}
+    assert made.reached == {"params": 190}
+
+
+def test_everything_may_be_dropped() -> None:
+    made = solve(
+        GROUPS, SCORES, Uniform(), TwoLayers(), Budget(params=0.5), fits=lambda c: True, dropped={"a", "b"}
+    )
+    assert _counts(made) == {"a": 0, "b": 0}
+    assert made.reached == {"params": 0}
+
+
+def test_a_dropped_group_need_not_be_one_of_those_that_share() -> None:
+    made = solve(
+        GROUPS[1:], SCORES, Uniform(), TwoLayers(), Budget(params=1.0), fits=lambda c: True, dropped={"a"}
+    )
+    assert _counts(made) == {"a": 0, "b": 32}
+
+
+def test_an_unknown_dropped_group_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"dropped=\['c'\]"):
+        solve(GROUPS, SCORES, Uniform(), TwoLayers(), Budget(params=1.0), fits=lambda c: True, dropped={"c"})
+
+
+def test_a_budget_that_is_missed_without_the_dropped_groups_says_what_can_be_reached() -> None:
+    with pytest.raises(BudgetError, match="the smallest allowed widths reach 10") as error:
+        solve(GROUPS, SCORES, Uniform(), TwoLayers(), Budget(params=5), fits=lambda c: True, dropped={"a"})
+    assert error.value.reachable == {"params": 10}
+
+
+def test_latency_is_searched_without_the_dropped_groups() -> None:
+    def measure(keep: Mapping[str, np.ndarray], sure: bool) -> Sample:
+        assert not keep["a"].any()
+        return Sample((0.2 + 0.8 * keep["b"].sum() / 32) * ORIGINAL, ORIGINAL)
+
+    class Sum(TwoLayers):
+        def evaluate(self, counts: np.ndarray, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+            return {m: counts[:, 0] + counts[:, 2] for m in metrics}
+
+    made = solve(
+        GROUPS,
+        SCORES,
+        Uniform(),
+        Sum(),
+        Budget(latency=0.6),
+        fits=lambda c: True,
+        latency=measure,
+        dropped={"a"},
+    )
+    assert 0.5 <= made.reached["latency"] / ORIGINAL <= 0.6
+    assert not made.keep["a"].any()

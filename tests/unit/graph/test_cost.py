@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from billhook.errors import InputError
-from billhook.graph import Graph, apply, capture, cost
+from billhook.graph import Graph, apply, capture, cost, make_plan
 from billhook.graph.cost import METRICS
 from tests.networks import NETWORKS, build
 from tests.oracle import random_plan
+from tests.residual import residual
 
 
 def counted(model: nn.Module) -> tuple[int, int]:
@@ -151,3 +152,39 @@ def test_wrong_columns_and_unknown_metrics_are_refused(graph: Graph) -> None:
         graph.costs.evaluate(np.ones((3, 2)))
     with pytest.raises(InputError, match="unknown cost metric 'mac'; did you mean 'macs'"):
         graph.costs.evaluate(graph.costs.sizes, metrics=("mac",))
+
+
+def test_a_branch_without_units_costs_nothing() -> None:
+    model, x = residual("bottleneck")
+    costs = capture(model, x).costs
+    inner = [costs.group_ids.index(f"layer1.1.conv{i}") for i in (1, 2)]
+    counts = np.tile(costs.sizes, (4, 1))
+    counts[1, inner[0]] = counts[2, inner] = 0  # one group is enough
+    counts[3, inner] = 1
+    told = costs.evaluate(counts)
+    block = model.layer1[1]
+    for metric, saved in (
+        ("params", sum(p.numel() for p in block.parameters())),
+        ("bytes", sum(t.numel() * t.element_size() for t in [*block.parameters(), *block.buffers()])),
+        ("macs", 2 * 64 * (8 * 4 + 4 * 4 * 9 + 4 * 8)),
+    ):
+        assert told[metric][0] - told[metric][1] == saved
+        assert told[metric][2] == told[metric][1] < told[metric][3]
+    assert told["peak_activation_bytes"][1] <= told["peak_activation_bytes"][0]
+
+
+def test_macs_of_a_layer_that_is_gone_are_zero() -> None:
+    model, x = residual("basic")
+    graph = capture(model, x)
+    layers = graph.costs.macs_by_layer(make_plan(graph, {"layer1.0.conv1": np.zeros(8)}))
+    assert layers["layer1.0.conv1"] == layers["layer1.0.conv2"] == 0
+    assert layers["layer1.1.conv1"] == 2 * 64 * 9 * 64
+
+
+def test_rows_do_not_disturb_each_other() -> None:
+    costs = capture(*residual("basic")).costs
+    generator = np.random.default_rng(0)
+    counts = generator.integers(0, 3, (20, len(costs.sizes)))
+    together = costs.evaluate(counts)
+    for metric in ("macs", "params", "bytes"):
+        assert together[metric].tolist() == [costs.evaluate(c[None])[metric][0] for c in counts]

@@ -18,12 +18,14 @@ from billhook.graph.rules import (
     passing,
     reduction,
     reshape,
+    selection,
     spatial,
 )
 from billhook.graph.rules._base import RULES, Call, Flow, rule
 
 FAMILIES = (
-    attention, convolution, elementwise, indexing, linear, norm, passing, reduction, reshape, spatial,
+    attention, convolution, elementwise, indexing, linear, norm, passing, reduction, reshape, selection,
+    spatial,
 )  # fmt: skip
 
 __all__ = ["FAMILIES", "RULES", "Call", "Flow", "rule"]
