@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from billhook.graph import silence as silence
     from billhook.graph import verify as verify
     from billhook.measure import latency as latency
+    from billhook.methods import MethodCallback as MethodCallback
+    from billhook.methods import Outcome as Outcome
     from billhook.methods import prune as prune
+    from billhook.methods import pruning_callback as pruning_callback
+    from billhook.methods import shrink as shrink
     from billhook.results import Check as Check
     from billhook.results import Cost as Cost
     from billhook.results import Measurement as Measurement
@@ -47,6 +51,8 @@ _HOMES = {
     "Cost": "billhook.results",
     "Groups": "billhook.graph",
     "Measurement": "billhook.results",
+    "MethodCallback": "billhook.methods",
+    "Outcome": "billhook.methods",
     "Plan": "billhook.graph",
     "Scope": "billhook.graph",
     "apply": "billhook.graph",
@@ -58,7 +64,9 @@ _HOMES = {
     "latency": "billhook.measure",
     "load": "billhook.graph",
     "prune": "billhook.methods",
+    "pruning_callback": "billhook.methods",
     "save": "billhook.graph",
+    "shrink": "billhook.methods",
     "silence": "billhook.graph",
     "verify": "billhook.graph",
 }

@@ -51,6 +51,55 @@ class Number(Rule):
         return f"{kind} of at least {self.low:g}{top}"
 
 
+@dataclass(frozen=True)
+class OrAuto(Number):
+    """What `Number` accepts, or "auto"."""
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return value == "auto" or super().accepts(value)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or 'auto'"
+
+
+class Above(Rule):
+    """A finite number greater than `low`."""
+
+    def __init__(self, low: float) -> None:
+        self.low = low
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return False
+        return math.isfinite(value) and value > self.low
+
+    def __str__(self) -> str:
+        return f"a number above {self.low:g}"
+
+
+class OrNone(Rule):
+    """What another rule accepts, or None."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return value is None or self.rule.accepts(value)
+
+    def __str__(self) -> str:
+        return f"{self.rule}, or None"
+
+
+class Flag(Rule):
+    """True or False."""
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
 def option(default: Any, rule: Rule, help: str) -> Any:
     """Return a dataclass field that `Configurable` checks against `rule`."""
     return field(default=default, metadata={"rule": rule, "help": help})

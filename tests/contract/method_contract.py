@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +20,15 @@ from torch import Tensor, nn
 from billhook.allocate.budget import Budget
 from billhook.criteria import criteria
 from billhook.errors import BudgetError, InputError
-from billhook.graph import ChannelGroup, Plan, Scope, apply, cost, groups, verify
-from billhook.methods import methods, prune
+from billhook.graph import ChannelGroup, Plan, Scope, capture, cost, groups, verify
+from billhook.methods import Outcome, methods, prune, shrink
 from billhook.options import Configurable
+from billhook.train import FitConfig
 from tests.contract.wrong_values import wrong_values
 from tests.networks import NETWORKS, batches, build
+
+# Enough steps for every schedule to begin and to end.
+QUICK = FitConfig(epochs=6, lr=0.02, precision="32-true", log_every=1)
 
 
 class MethodContract:
@@ -50,8 +55,17 @@ class MethodContract:
 
     def prune(self, name: str, model: nn.Module, inputs: Tensor, **changes: Any) -> Plan:
         """Return the method's plan with a budget that every network can reach."""
-        settings = {"budget": Budget(macs=0.7), "scope": self.scope, "data": batches(name)} | changes
-        return prune(model, inputs, method=self.method, options=self.options, **settings)
+        return self.shrink(name, model, inputs, **changes).plan
+
+    def shrink(self, name: str, model: nn.Module, inputs: Tensor, **changes: Any) -> Outcome:
+        """Return the plan and the network it is for."""
+        settings: dict[str, Any] = {
+            "budget": Budget(macs=0.7),
+            "scope": self.scope,
+            "data": batches(name),
+            "training": QUICK,
+        }
+        return shrink(model, inputs, method=self.method, options=self.options, **settings | changes)
 
     def touchable(self, model: nn.Module, inputs: Tensor) -> dict[str, ChannelGroup]:
         """Return the groups the method may touch."""
@@ -60,15 +74,17 @@ class MethodContract:
 
     def test_the_plan_meets_the_budget_and_equals_silence(self, each_network: str) -> None:
         model, inputs = build(each_network)
-        plan = self.prune(each_network, model, inputs, verify=False)
+        outcome = self.shrink(each_network, model, inputs, verify=False)
+        plan = outcome.plan
         original, pruned = cost(model, inputs), cost(model, inputs, plan)
         assert pruned.macs <= 0.7 * original.macs
-        assert verify(model, plan, inputs).exact
-        small = apply(model, plan)
+        assert verify(outcome.model, plan, inputs).exact
+        small = outcome.small()
         assert sum(p.numel() for p in small.parameters()) == pruned.params < original.params
         allowed = self.touchable(model, inputs)
         assert set(plan.removed) <= set(allowed)
-        assert all(kept >= 1 for kept in plan.counts.values())
+        branches = {name for b in capture(model, inputs).branches for name in b.groups}
+        assert all(kept >= 1 or name in branches for name, kept in plan.counts.items())
 
     def test_the_same_seed_gives_the_same_plan(self) -> None:
         first, second = (self.prune(self.network, *build(self.network), seed=3) for _ in range(2))
@@ -130,8 +146,24 @@ class MethodContract:
         expected = self.prune(self.network, *build(self.network))
         if self._needs_data():
             with pytest.raises(KeyboardInterrupt):
-                self.prune(self.network, model, inputs, data=_interrupted(batches(self.network)))
+                self.prune(self.network, model, inputs, data=Interrupted(self.network, after=1))
         assert self.prune(self.network, model, inputs).to_json() == expected.to_json()
+
+    def test_a_resumed_run_gives_the_same_plan_and_the_same_weights(self, tmp_path: Path) -> None:
+        if not self._trains():
+            return
+        model, inputs = build(self.network)
+        expected = self.shrink(self.network, model, inputs)
+        every_step = replace(QUICK, checkpoint_steps=1)
+        for stop in (1, 5, 8, 11):
+            folder = tmp_path / str(stop)
+            kept: dict[str, Any] = {"training": every_step, "checkpoint_dir": folder}
+            with pytest.raises(KeyboardInterrupt):
+                self.shrink(self.network, model, inputs, data=Interrupted(self.network, after=stop), **kept)
+            resumed = self.shrink(self.network, model, inputs, resume=True, **kept)
+            assert resumed.plan.to_json() == expected.plan.to_json()
+            weights = expected.model.state_dict()
+            assert all(torch.equal(t, weights[n]) for n, t in resumed.model.state_dict().items())
 
     def test_missing_data_is_asked_for(self) -> None:
         model, inputs = build(self.network)
@@ -158,6 +190,9 @@ class MethodContract:
     def _kind(self) -> type[Configurable]:
         return methods.get(self.method) if self.method in methods.names() else criteria.get(self.method)
 
+    def _trains(self) -> bool:
+        return self.method in methods.names() and methods.info(self.method).trains
+
     def _needs_data(self) -> bool:
         registry = methods if self.method in methods.names() else criteria
         return registry.info(self.method).needs_data
@@ -172,6 +207,18 @@ def _everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     return found
 
 
-def _interrupted(data: list[Any]) -> Iterator[Any]:
-    yield data[0]
-    raise KeyboardInterrupt
+class Interrupted:
+    """The batches of a test network, until somebody loses patience."""
+
+    def __init__(self, name: str, after: int) -> None:
+        self.batches, self.left = batches(name), after
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            yield batch

@@ -14,7 +14,11 @@ FEW = ("plain", "residual", "attention")  # criteria differ in scores only; one 
 SPECIAL: dict[str, dict[str, Any]] = {
     # Needs a batch norm in every group.
     "bn_scale": {"networks": ("residual",)},
+    "network_slimming": {"networks": ("residual",)},
     "l2": {"networks": MethodContract.networks},
+    # One batch is the default, and what comes after it is not asked for.
+    "grasp": {"options": {"batches": 2}},
+    "snip": {"options": {"batches": 2}},
 }
 
 

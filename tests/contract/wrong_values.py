@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from billhook.options import Configurable, Number, Rule, rules
+from billhook.options import Configurable, Flag, Number, Rule, rules
 
 
 def wrong_values(kind: type[Configurable]) -> Iterator[tuple[str, Any, Rule]]:
@@ -16,6 +16,8 @@ def wrong_values(kind: type[Configurable]) -> Iterator[tuple[str, Any, Rule]]:
             wrong += [rule.low - 1, float("nan"), float("inf"), True]
             wrong += [rule.high + 1] if rule.high < float("inf") else []
             wrong += [rule.low + 0.5] if rule.integer else []
+        elif isinstance(rule, Flag):
+            wrong += [0, 1, 1.5]
         else:
             wrong += [0, 1.5, True]
         for value in wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,8 +19,11 @@ EXAMPLES = ROOT / "examples"
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """Return what the example writes on stdout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments]
+    return _run([sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments], folder)
+
+
+def _run(program: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         program, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
@@ -31,6 +35,8 @@ def test_every_example_is_tested() -> None:
     tested = {
         "demo",
         "own_training_loop",
+        "gates_in_your_own_loop",
+        "gates_under_lightning",
         "torchvision_model",
         "latency_budget",
         "reload_in_another_process",
@@ -45,6 +51,33 @@ def test_own_training_loop(tmp_path: Path) -> None:
     assert original > 90
     assert tuned > original - 3
     assert tuned >= pruned
+
+
+def _gated(lines: dict[str, str]) -> None:
+    original, gated, tuned = (float(lines[n].rstrip("%")) for n in ("original", "gated", "fine-tuned"))
+    assert original > 90
+    assert tuned > original - 3
+    assert tuned >= gated - 1
+    assert lines["kept"].startswith("{")
+
+
+@pytest.mark.slow
+def test_gates_in_your_own_loop(tmp_path: Path) -> None:
+    written = run("gates_in_your_own_loop", tmp_path)
+    _gated(dict(line.split(maxsplit=1) for line in written.splitlines()))
+
+
+@pytest.mark.slow
+def test_gates_under_lightning(tmp_path: Path) -> None:
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("lightning is not installed")
+    # Lightning imports torchvision where it is installed, and uses what torch 2.13 has deprecated.
+    start = (
+        "import runpy, tests.torchvision_ops as ops; ops.declare(); "
+        f"runpy.run_path({str(EXAMPLES / 'gates_under_lightning.py')!r}, run_name='__main__')"
+    )
+    written = _run([sys.executable, "-c", start], tmp_path)
+    _gated(dict(line.split(maxsplit=1) for line in written.splitlines() if not line.startswith("`")))
 
 
 @pytest.mark.slow

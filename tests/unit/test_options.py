@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from billhook.errors import InputError
-from billhook.options import Configurable, Number, OneOf, configure, describe, option
+from billhook.options import Configurable, Number, OneOf, OrAuto, configure, describe, option
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,10 @@ def test_a_kind_without_options_says_so() -> None:
 
 def test_describe_tells_purpose_range_and_default() -> None:
     assert describe(Saw)["angle"] == "how steep; a number of at least 0 and at most 1, default 0.5"
+
+
+def test_a_number_or_auto() -> None:
+    rule = OrAuto(1, integer=True)
+    assert all(rule.accepts(value) for value in (1, 7, "auto"))
+    assert not any(rule.accepts(value) for value in (0, 1.5, True, "often", None))
+    assert str(rule) == "an integer of at least 1, or 'auto'"

@@ -21,6 +21,7 @@ from billhook.cli.compress_options import (
     Method,
     Name,
     Option,
+    PruneEpochs,
     Resume,
     RoundTo,
     Runs,
@@ -71,6 +72,7 @@ def compress(
     round_to: RoundTo = None,
     mixing: Mixing = None,
     verify: Verify = None,
+    prune_epochs: PruneEpochs = None,
     epochs: Epochs = None,
     lr: Lr = None,
     distill: Distill = None,
@@ -106,8 +108,9 @@ def compress(
             ("prune", "round_to"): ("--round-to", round_to),
             ("prune", "mixing"): ("--mixing", mixing),
             ("prune", "verify"): ("--verify", verify),
+            ("prune", "training", "epochs"): ("--prune-epochs", prune_epochs),
             ("finetune", "epochs"): ("--epochs", epochs),
-            ("finetune", "lr"): ("--lr", lr),
+            ("finetune", "lr"): ("--lr", _number_or_word(lr)),
             ("finetune", "distill"): ("--distill", distill),
             ("export", "backend"): ("--backend", backend),
             ("measure", "threads"): ("--threads", threads),
@@ -133,6 +136,14 @@ def compress(
         _preview(terminal, recipe)
         return
     _begin(ctx, terminal, recipe, runs)
+
+
+def _number_or_word(text: str | None) -> float | str | None:
+    """Return the number in `text`, else `text` itself, which the recipe will judge."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _bounds(texts: list[str]) -> dict[str, str]:

@@ -47,11 +47,25 @@ Verify = Annotated[
         show_default="--verify",
     ),
 ]
+PruneEpochs = Annotated[
+    int | None,
+    typer.Option(
+        "--prune-epochs",
+        metavar="N",
+        help="Epochs of a method that decides while it trains.",
+        show_default="1",
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", help="Epochs of fine-tuning; 0 for none.", show_default="2"),
 ]
-Lr = Annotated[float | None, typer.Option("--lr", metavar="X", help="Learning rate of fine-tuning.")]
+Lr = Annotated[
+    str | None,
+    typer.Option(
+        "--lr", metavar="X|auto", help="Learning rate of fine-tuning; auto: by the damage that pruning did."
+    ),
+]
 Distill = Annotated[
     float | None,
     typer.Option("--distill", metavar="X", help="Weight of the original's answers in fine-tuning, 0 to 1."),

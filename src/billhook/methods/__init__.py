@@ -12,20 +12,39 @@ from billhook.criteria import criteria
 from billhook.registry import Registry
 
 if TYPE_CHECKING:
-    from billhook.methods._base import Method, Problem
+    from billhook.methods._base import Method, Outcome, Problem
     from billhook.methods._capabilities import Capability, capabilities
-    from billhook.methods._prune import prune
+    from billhook.methods._prune import prune, pruning_callback, shrink
+    from billhook.methods._training import MethodCallback, TrainingMethod
 
-__all__ = ["Capability", "Method", "Problem", "capabilities", "methods", "names", "prune"]
+__all__ = [
+    "Capability",
+    "Method",
+    "MethodCallback",
+    "Outcome",
+    "Problem",
+    "TrainingMethod",
+    "capabilities",
+    "methods",
+    "names",
+    "prune",
+    "pruning_callback",
+    "shrink",
+]
 
 methods: Registry[type[Method]] = Registry("method", "billhook.methods")
 
 _HOMES = {
     "Capability": "_capabilities",
     "Method": "_base",
+    "MethodCallback": "_training",
+    "Outcome": "_base",
     "Problem": "_base",
+    "TrainingMethod": "_training",
     "capabilities": "_capabilities",
     "prune": "_prune",
+    "pruning_callback": "_prune",
+    "shrink": "_prune",
 }
 
 

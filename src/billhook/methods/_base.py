@@ -1,11 +1,12 @@
-"""`Method` and `Problem`: what an algorithm is and what it is given."""
+"""`Problem`, `Method`, `Outcome`: what an algorithm is given, what it is, and what it gives back."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -14,9 +15,10 @@ from billhook.allocate.budget import Budget
 from billhook.criteria import Calibration
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError
-from billhook.graph import ExampleInputs, Graph, Plan, Scope, capture
+from billhook.graph import ExampleInputs, Graph, Plan, Scope, apply, capture
 from billhook.graph.groups import ChannelGroup
 from billhook.options import Configurable
+from billhook.train import Batches, EpochRecord, FitConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +30,37 @@ class Problem:
         example_inputs: One batch as the model takes it.
         budget: Bounds the plan must meet.
         scope: Which groups may be touched.
-        data: Batches (inputs, targets) a method may learn from; None if there are none.
+        data: What a method may learn from: a `Batches`, a DataLoader or a list of (inputs, targets); None if
+            there is nothing. Methods that train go through all of it in every epoch.
         loss: Scalar loss of (outputs, targets).
         seed: Of every draw.
         backend: Runtime that the network is meant for; it says which widths are fast.
         threads: Threads of the runtime when latency is measured.
         round_to: Kept channels are a multiple of this; "auto" leaves it to the backend.
         mixing: "freeze" or "allow", as in `capture`.
+        training: How a method that trains does so; None: the method's own way.
+        checkpoint_dir: Where a method that trains keeps what it needs to go on; None: nowhere.
+        resume: Go on from there.
+        progress: Show bars.
+        captured: The graph of `model`, if there is one already.
     """
 
     model: nn.Module
     example_inputs: ExampleInputs
     budget: Budget
     scope: Scope = field(default_factory=Scope)
-    data: Iterable[Any] | None = None
+    data: Any = None
     loss: Loss = cross_entropy
     seed: int = 0
     backend: str = "onnxruntime"
     threads: int = 1
     round_to: int | Literal["auto"] = "auto"
     mixing: Literal["freeze", "allow"] = "freeze"
+    training: FitConfig | None = None
+    checkpoint_dir: Path | None = None
+    resume: bool = False
+    progress: bool = False
+    captured: Graph | None = None
 
     def __post_init__(self) -> None:
         valid = isinstance(self.round_to, int) and not isinstance(self.round_to, bool) and self.round_to >= 1
@@ -57,7 +70,7 @@ class Problem:
     @cached_property
     def graph(self) -> Graph:
         """The captured network."""
-        return capture(self.model, self.example_inputs, mixing=self.mixing)
+        return self.captured or capture(self.model, self.example_inputs, mixing=self.mixing)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -67,7 +80,31 @@ class Problem:
     @property
     def calibration(self) -> Calibration | None:
         """Data and loss for criteria that learn from data."""
-        return None if self.data is None else Calibration(self.data, self.loss)
+        return None if self.data is None else Calibration(_First(self.data), self.loss)
+
+    def on(self, model: nn.Module) -> Problem:
+        """Return the same problem for `model`, which is built like the present one."""
+        return replace(self, model=model, captured=self.graph)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a method decided, and the network it decided on.
+
+    Attributes:
+        plan: Which units stay.
+        model: What the plan is for: the given network itself, or, if the method changes weights, a copy of
+            the same shape with those weights.
+        history: One record for each epoch that the method trained.
+    """
+
+    plan: Plan
+    model: nn.Module
+    history: tuple[EpochRecord, ...] = ()
+
+    def small(self) -> nn.Module:
+        """Return the smaller network."""
+        return apply(self.model, self.plan)
 
 
 @dataclass(frozen=True)
@@ -75,5 +112,19 @@ class Method(Configurable, ABC):
     """Decides what stays; a subclass is a frozen dataclass whose fields are its options."""
 
     @abstractmethod
-    def plan(self, problem: Problem) -> Plan:
-        """Return a plan that meets the problem's budget; the model is left untouched."""
+    def run(self, problem: Problem) -> Outcome:
+        """Return a plan that meets the problem's budget; the problem's model is left untouched."""
+
+
+_CALIBRATION = 64  # batches at most; criteria that want fewer say so themselves
+
+
+class _First:
+    """The first batches of an epoch, the same ones every time they are read."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __iter__(self) -> Any:
+        whole = self._data.epoch(0) if isinstance(self._data, Batches) else self._data
+        return islice(iter(whole), _CALIBRATION)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from billhook.allocate.allocator import Allocator
+from billhook.allocate.budget import Budget
 from billhook.allocate.latency import LatencySample
 from billhook.allocate.solve import Keeps, MeasureLatency, solve
 from billhook.graph import Plan, make_plan
+from billhook.graph.plan import Keep
 from billhook.measure.backend import backends
 from billhook.methods._base import Problem
 from billhook.units import format_count, format_seconds
@@ -20,25 +24,34 @@ from billhook.units import format_count, format_seconds
 log = logging.getLogger("billhook")
 
 
-def decide(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator) -> Plan:
+def decide(
+    problem: Problem,
+    scores: Mapping[str, Tensor],
+    allocator: Allocator,
+    *,
+    dropped: Set[str] = frozenset(),
+) -> Plan:
     """Return the plan that keeps the best units of every group and meets the problem's budget.
 
     Args:
         problem: Budget, scope, rounding and backend.
         scores: Per group in scope, one score per unit; higher = keep.
         allocator: How width is shared out between groups.
+        dropped: Groups inside residual branches that are gone altogether.
     Raises:
         BudgetError: if no allowed widths meet the budget; names the reachable bound.
     """
-    with _timing(problem) as latency:
+    timed = "latency" in problem.budget.bounds
+    with timing(problem) if timed else nullcontext() as latency:
         allocation = solve(
             problem.groups,
-            {name: values.double().numpy() for name, values in scores.items()},
+            _arrays(scores),
             allocator,
             problem.graph.costs,
             problem.budget,
             fits=_fits(problem),
             latency=latency,
+            dropped=dropped,
         )
     return make_plan(
         problem.graph,
@@ -47,6 +60,69 @@ def decide(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator)
         reached=dict(allocation.reached),
         measured=allocation.measured,
     )
+
+
+def formula_limits(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator) -> dict[str, float]:
+    """Return the budget as bounds on MACs, parameters and size alone, in base units.
+
+    A method that decides again and again while it trains cannot measure each time. A latency bound is
+    measured once, with the present scores, and stands from then on as the MACs of the network that met it.
+    """
+    plan = decide(problem, scores, allocator)
+    cost = problem.graph.costs.cost(plan)
+    limits = {
+        metric: bound.absolute(plan.made_by["original"][metric])
+        for metric, bound in problem.budget.bounds.items()
+        if metric != "latency"
+    }
+    if "latency" in problem.budget.bounds:
+        limits["macs"] = min(float(cost.macs), limits.get("macs", float("inf")))
+    return limits
+
+
+def keep_within(
+    problem: Problem,
+    scores: Mapping[str, Tensor],
+    allocator: Allocator,
+    limits: Mapping[str, float],
+    *,
+    progress: float = 1.0,
+) -> dict[str, Keep]:
+    """Return which units stay part of the way from the full network (`progress` 0) to `limits` (1).
+
+    Args:
+        problem: Scope and rounding.
+        scores: As in `decide`.
+        allocator: As in `decide`.
+        limits: As `formula_limits` returns them.
+        progress: How far each cost has come down from the original's.
+    """
+    if progress <= 0:
+        return {g.id: np.ones(g.size, dtype=bool) for g in problem.groups}
+    whole = problem.graph.costs.cost(None)
+    full = {"macs": whole.macs, "params": whole.params, "size": whole.bytes}
+    units = {"macs": "", "params": "", "size": "B"}
+    bounds = {m: full[m] + min(1.0, progress) * (limit - full[m]) for m, limit in limits.items()}
+    allocation = solve(
+        problem.groups,
+        _arrays(scores),
+        allocator,
+        problem.graph.costs,
+        Budget.from_dict({m: f"{value!r}{units[m]}" for m, value in bounds.items()}),
+        fits=_fits(problem),
+    )
+    return dict(allocation.keep)
+
+
+def with_units(problem: Problem, plan: Plan, keep: Mapping[str, Keep]) -> Plan:
+    """Return `plan` with other units of the same groups: as many, so that its costs and its record hold."""
+    for name, units in keep.items():
+        assert units.sum() == plan.keep[name].sum(), f"{name}: the number of units has changed"
+    return make_plan(problem.graph, keep, **plan.made_by)
+
+
+def _arrays(scores: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float64]]:
+    return {name: values.detach().double().cpu().numpy() for name, values in scores.items()}
 
 
 def _fits(problem: Problem) -> Callable[[int], bool]:
@@ -58,19 +134,14 @@ def _fits(problem: Problem) -> Callable[[int], bool]:
 
 
 @contextmanager
-def _timing(problem: Problem) -> Iterator[MeasureLatency | None]:
-    """Yield what times a decision beside the original; None if the budget does not ask for latency."""
-    if "latency" not in problem.budget.bounds:
-        yield None
-        return
+def timing(problem: Problem) -> Iterator[MeasureLatency]:
+    """Yield what times a decision beside the original, on the problem's backend."""
     # Only latency bounds need a runtime; everything else works without any installed.
     from billhook.deploy import PlanLatency
     from billhook.measure.rounds import QUICK
 
-    timing = replace(QUICK, threads=problem.threads)
-    with PlanLatency(
-        problem.model, problem.example_inputs, backend=problem.backend, timing=timing
-    ) as latency:
+    quick = replace(QUICK, threads=problem.threads)
+    with PlanLatency(problem.model, problem.example_inputs, backend=problem.backend, timing=quick) as latency:
 
         def measure(keep: Keeps, sure: bool) -> LatencySample:
             plan = make_plan(problem.graph, keep)

@@ -9,6 +9,7 @@ from billhook.measure import backends
 from billhook.measure.environment import versions
 from billhook.methods import methods
 from billhook.options import configure
+from billhook.pipeline.deciding import trains
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.work import Work
 from billhook.recipe import Recipe
@@ -34,8 +35,8 @@ def check(subject: Subject) -> None:
     runtime = backends.get(recipe.export.backend)
     if not versions((runtime.library,)):
         raise MissingExtraError(runtime.library, "onnx", f"the runtime {recipe.export.backend!r}")
-    trains = subject.trains or (recipe.data is not None and recipe.finetune.wanted)
-    if trains and not versions((TRAINER,)):
+    finetunes = recipe.data is not None and recipe.finetune.wanted
+    if (subject.trains or finetunes or trains(recipe.prune.method)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")
     Scope(recipe.prune.include, recipe.prune.exclude).select(subject.graph.groups)
 

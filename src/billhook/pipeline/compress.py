@@ -12,7 +12,7 @@ from pathlib import Path
 
 from billhook.errors import BillhookError, MissingExtraError
 from billhook.pipeline.checks import check, check_unchanged
-from billhook.pipeline.deciding import Decision, decide_plan
+from billhook.pipeline.deciding import Decision, preview_plan
 from billhook.pipeline.event import Event, Listener, silent
 from billhook.pipeline.order import STAGES
 from billhook.pipeline.run_directory import RECIPE, RunDirectory
@@ -49,7 +49,7 @@ def preview(recipe: Recipe) -> Decision:
     """
     subject = Subject(recipe)
     check(subject)
-    return decide_plan(subject)
+    return preview_plan(subject)
 
 
 def begin(subject: Subject, runs: Path) -> RunDirectory:

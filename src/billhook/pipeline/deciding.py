@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from billhook.errors import InputError
 from billhook.graph import Graph, Groups, Plan, Scope
-from billhook.methods import prune
+from billhook.methods import Outcome, methods, shrink
 from billhook.pipeline.subject import Subject
 from billhook.results import Cost
 from billhook.run_record import LayerChange
@@ -20,17 +22,23 @@ class Decision:
     """A plan and what it means.
 
     Attributes:
-        plan: Which units stay.
+        outcome: The plan, and the network it is for: the original, or one with the weights that the method
+            has given it.
         before, after: Costs of the original and of the smaller network.
         groups: The group table.
         layers: Output channels per layer.
     """
 
-    plan: Plan
+    outcome: Outcome
     before: Cost
     after: Cost
     groups: Groups
     layers: tuple[LayerChange, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """Which units stay."""
+        return self.outcome.plan
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -47,15 +55,37 @@ class Decision:
         return [{**g.to_dict(), "kept": kept.get(g.id, g.size)} for g in self.groups]
 
 
-def decide_plan(subject: Subject) -> Decision:
-    """Return a plan that meets the recipe's budget; nothing is written or changed.
+def preview_plan(subject: Subject) -> Decision:
+    """Return what a run would decide; nothing is written, changed or trained.
 
-    A bound on latency exports and measures candidates, in a temporary folder.
+    Raises:
+        InputError: if the method decides while it trains.
+    """
+    method = subject.recipe.prune.method
+    if trains(method):
+        raise InputError(
+            f"method {method!r} decides while it trains, so a dry run cannot show its plan; run it, or "
+            "preview a method that only looks at the network, such as 'l2'"
+        )
+    return decide_plan(subject, None)
+
+
+def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = False) -> Decision:
+    """Return a plan that meets the recipe's budget, and the weights it is for.
+
+    A bound on latency exports and measures candidates, in a temporary folder. A method that trains continues
+    at the step of its last checkpoint.
+
+    Args:
+        subject: The network and its data.
+        checkpoints: Where a method that trains keeps what it needs to go on.
+        bars: Show progress bars while it trains.
     """
     recipe = subject.recipe
     assert recipe.budget is not None
     wanted = recipe.prune
-    plan = prune(
+    training = trains(wanted.method)
+    outcome = shrink(
         subject.model,
         subject.example_inputs,
         budget=recipe.budget.to_budget(),
@@ -63,22 +93,32 @@ def decide_plan(subject: Subject) -> Decision:
         options=wanted.options,
         allocator=wanted.allocator,
         scope=Scope(wanted.include, wanted.exclude),
-        data=subject.calibration(),
+        data=subject.training() if training else subject.calibration(),
         round_to="auto" if wanted.round_to is None else wanted.round_to,
         backend=recipe.export.backend,
         threads=recipe.measure.threads,
         mixing=wanted.mixing,
         seed=recipe.seed,
         verify=False,  # the next stage does, and keeps the outcome
+        training=wanted.training.to_config(recipe.seed),
+        checkpoint_dir=checkpoints if training else None,
+        resume=training and checkpoints is not None,
+        progress=bars,
+        graph=subject.graph,
     )
     costs = subject.graph.costs
     return Decision(
-        plan=plan,
+        outcome=outcome,
         before=costs.cost(None),
-        after=costs.cost(plan),
+        after=costs.cost(outcome.plan),
         groups=subject.graph.groups,
-        layers=layer_changes(subject.model, subject.graph, plan),
+        layers=layer_changes(subject.model, subject.graph, outcome.plan),
     )
+
+
+def trains(method: str) -> bool:
+    """Return whether a method trains while it decides."""
+    return method in methods.names() and methods.info(method).trains
 
 
 def describe(decision: Decision) -> str:
@@ -99,6 +139,7 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
             if member.role != "in":
                 key = member.tensor, member.axis
                 removed[key] = removed.get(key, 0) + units * member.width
+    gone = {tensor for branch in graph.dropped(plan) for tensor in branch.tensors}
     changes = {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -106,7 +147,7 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
             axis = 1 if getattr(module, "transposed", False) else 0
             tensor = f"{name}.weight" if name else "weight"
             before = int(weight.shape[axis])
-            after = before - removed.get((tensor, axis), 0)
+            after = 0 if tensor in gone else before - removed.get((tensor, axis), 0)
             changes[tensor] = LayerChange(name or "(model)", type(module).__name__.lower(), before, after)
     order = {m.tensor: i for i, g in enumerate(graph.groups) for m in g.members if m.role != "in"}
     return tuple(sorted(changes.values(), key=lambda c: order.get(f"{c.layer}.weight", len(order))))

@@ -18,6 +18,7 @@ from billhook.errors import InputError
 from billhook.graph import ExampleInputs, Graph, capture
 from billhook.models import Checkpoint, checkpoint, load_weights, resolve
 from billhook.recipe import InputSpec, Recipe, parse_inputs
+from billhook.train import Batches
 
 
 class Subject:
@@ -129,6 +130,12 @@ class Subject:
         inputs, targets = self.dataset.calibration(count, seed=self.recipe.seed)
         size = self.recipe.data.batch
         return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+
+    def training(self) -> Batches | None:
+        """Return the training split, augmented, for training a network; None without data."""
+        if self.dataset is None or self.recipe.data is None:
+            return None
+        return self.dataset.training(self.recipe.data.batch, seed=self.recipe.seed)
 
     def weights_hash(self) -> str:
         """Return a hash of the original's weights, to notice that a resumed run has other ones."""

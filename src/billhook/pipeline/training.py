@@ -12,10 +12,23 @@ from billhook.train import evaluate, fit
 
 
 def train_network(
-    work: Work, model: nn.Module, section: Training, stage: str, *, teacher: nn.Module | None
+    work: Work,
+    model: nn.Module,
+    section: Training,
+    stage: str,
+    *,
+    teacher: nn.Module | None,
+    lr: float | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place; continues at the step where an earlier process was interrupted.
 
+    Args:
+        work: The run.
+        model: What to train.
+        section: How.
+        stage: Where its checkpoints go.
+        teacher: Whose answers it learns from, if any.
+        lr: Learning rate, where the section leaves it open.
     Returns:
         History and duration as plain data.
     """
@@ -25,7 +38,7 @@ def train_network(
     fitted = fit(
         model,
         batches,
-        config=section.to_config(work.recipe.seed),
+        config=section.to_config(work.recipe.seed, lr=lr),
         teacher=teacher,
         validate=lambda trained: {"accuracy": validate(work, trained)},
         checkpoint_dir=checkpoints,

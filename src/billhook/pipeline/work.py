@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe
 
 ORIGINAL = "original.safetensors"
+DECIDED = "decided.safetensors"
 WEIGHTS = "weights.safetensors"
 PLAN = "plan.json"
 
@@ -64,9 +66,18 @@ class Work:
         """What was decided."""
         return Plan.load(self.directory.file(PLAN))
 
+    @cached_property
+    def decided(self) -> nn.Module:
+        """The network that the plan is for, in full size: the original, or with weights of the method's."""
+        if self.outcome("decide").get("weights") != "changed":
+            return self.original
+        model = copy.deepcopy(self.original)
+        self._read(model, DECIDED)
+        return model.eval()
+
     def pruned(self) -> nn.Module:
         """Return a new smaller network with the weights it has right after pruning."""
-        return apply(self.original, self.plan).eval()
+        return apply(self.decided, self.plan).eval()
 
     @cached_property
     def compressed(self) -> nn.Module:
@@ -84,6 +95,12 @@ class Work:
     def keep_original(self, model: nn.Module) -> None:
         """Keep the weights of an original that this run has trained."""
         path = self.directory.file(ORIGINAL)
+        with storage_errors(path):
+            write_tensors(path, model)
+
+    def keep_decided(self, model: nn.Module) -> None:
+        """Keep the weights that a method has left in the network in full size."""
+        path = self.directory.file(DECIDED)
         with storage_errors(path):
             write_tensors(path, model)
 

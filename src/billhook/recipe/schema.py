@@ -114,24 +114,6 @@ class Bounds(_Table):
         return Budget(macs=self.macs, params=self.params, size=self.size, latency=self.latency)
 
 
-class Prune(_Table):
-    """Which channels leave.
-
-    `round_to` is the multiple that widths are rounded to; without it, what the backend likes best.
-    `options` go to the method; `calibration` is how many images a method may look at.
-    """
-
-    method: Annotated[str, _one_of("method", method_names)] = "l2"
-    allocator: Annotated[str, _one_of("allocator", allocators.names)] | None = None
-    include: Texts = ("*",)
-    exclude: Texts = ()
-    round_to: int | None = Field(default=None, ge=1)
-    mixing: Literal["freeze", "allow"] = "freeze"
-    verify: bool = True
-    calibration: int = Field(default=256, ge=1)
-    options: dict[str, Plain] = {}
-
-
 class Training(_Table):
     """How to train; see `billhook.train.FitConfig` for what each entry means.
 
@@ -163,7 +145,7 @@ class Training(_Table):
     @classmethod
     def _within_rule(cls, value: Any, info: ValidationInfo) -> Any:
         rule = rules(FitConfig)[str(info.field_name)]
-        if not rule.accepts(value) and (info.field_name, value) != ("epochs", 0):
+        if not rule.accepts(value) and (info.field_name, value) not in (("epochs", 0), ("lr", "auto")):
             raise ValueError(f"must be {rule}, found {value!r}")
         return value
 
@@ -172,9 +154,15 @@ class Training(_Table):
         _as_value_error(lambda: self.to_config(seed=0))
         return self
 
-    def to_config(self, seed: int) -> FitConfig:
-        """Return the entries as a `FitConfig`; 0 epochs stand for no training at all, see `wanted`."""
-        return FitConfig(**{**self.model_dump(), "epochs": max(self.epochs, 1)}, seed=seed)
+    def to_config(self, seed: int, *, lr: float | None = None) -> FitConfig:
+        """Return the entries as a `FitConfig`; 0 epochs stand for no training at all, see `wanted`.
+
+        Args:
+            seed: Of the recipe.
+            lr: Another learning rate than the table's.
+        """
+        entries = {**self.model_dump(), "epochs": max(self.epochs, 1)}
+        return FitConfig(**{**entries, **({} if lr is None else {"lr": lr})}, seed=seed)
 
     @property
     def wanted(self) -> bool:
@@ -182,12 +170,63 @@ class Training(_Table):
         return self.epochs > 0 or self.steps is not None
 
 
-class Finetune(Training):
-    """Training of the smaller network, which learns from the original's answers as well."""
+class DecidingTraining(Training):
+    """Training in which a method decides what leaves a network that is trained already."""
 
-    lr: float = 0.02
+    epochs: int = Field(default=1, ge=1)
+    lr: float = 0.05
+    schedule: str = "cosine"
+
+
+class Prune(_Table):
+    """Which channels leave.
+
+    `round_to` is the multiple that widths are rounded to; without it, what the backend likes best.
+    `options` go to the method; `calibration` is how many images a method may look at; `training` is how a
+    method trains that decides while it does so.
+    """
+
+    method: Annotated[str, _one_of("method", method_names)] = "l2"
+    allocator: Annotated[str, _one_of("allocator", allocators.names)] | None = None
+    include: Texts = ("*",)
+    exclude: Texts = ()
+    round_to: int | None = Field(default=None, ge=1)
+    mixing: Literal["freeze", "allow"] = "freeze"
+    verify: bool = True
+    calibration: int = Field(default=256, ge=1)
+    options: dict[str, Plain] = {}
+    training: DecidingTraining = DecidingTraining()
+
+
+class Finetune(Training):
+    """Training of the smaller network, which learns from the original's answers as well.
+
+    With lr = "auto" the rate follows from how far pruning has damaged dynamical isometry; see
+    `billhook.train.isometric_lr`.
+    """
+
+    lr: float | Literal["auto"] = 0.02  # type: ignore[assignment]
     distill: float = 0.5
     temperature: float = 4.0
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f"must be a number above 0 or 'auto', found {value!r}")
+        return value
+
+    def to_config(self, seed: int, *, lr: float | None = None) -> FitConfig:
+        """Return the entries as a `FitConfig`; `lr` stands in for "auto"."""
+        if lr is None and self.lr == "auto":
+            lr = float(type(self).model_fields["lr"].default)
+        return super().to_config(seed, lr=lr)
+
+    @model_validator(mode="after")
+    def _auto_is_for_sgd(self) -> Finetune:
+        if self.lr == "auto" and self.optimizer != "sgd":
+            raise ValueError(f"lr = 'auto' is for optimizer = 'sgd'; give a number for {self.optimizer!r}")
+        return self
 
 
 class Export(_Table):

@@ -9,8 +9,9 @@ from billhook.train.callbacks import Callback, CallbackDriver, StepContext
 from billhook.train.config import FitConfig
 from billhook.train.evaluate import evaluate
 from billhook.train.fit import fit
+from billhook.train.isometry import JacobianSingularValues, isometric_lr, mean_jsv
 from billhook.train.result import EpochRecord, EvalResult, FitResult
-from billhook.train.schedule import learning_rate
+from billhook.train.schedule import learning_rate, stages
 
 __all__ = [
     "Batches",
@@ -22,10 +23,14 @@ __all__ = [
     "FitConfig",
     "FitResult",
     "IterableBatches",
+    "JacobianSingularValues",
     "StepContext",
     "as_batches",
     "evaluate",
     "fit",
+    "isometric_lr",
     "learning_rate",
+    "mean_jsv",
     "recalibrate_batchnorm",
+    "stages",
 ]

@@ -2,53 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from billhook.errors import InputError
-from billhook.options import Configurable, Number, OneOf, Rule, option
+from billhook.options import Above, Configurable, Flag, Number, OneOf, OrNone, option
 
-SCHEDULES = ("one-cycle", "cosine", "constant")
+SCHEDULES = ("one-cycle", "cosine", "constant", "step")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
-
-
-class Above(Rule):
-    """A finite number greater than `low`."""
-
-    def __init__(self, low: float) -> None:
-        self.low = low
-
-    def accepts(self, value: object) -> bool:  # noqa: D102
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            return False
-        return math.isfinite(value) and value > self.low
-
-    def __str__(self) -> str:
-        return f"a number above {self.low:g}"
-
-
-class OrNone(Rule):
-    """What another rule accepts, or None."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-
-    def accepts(self, value: object) -> bool:  # noqa: D102
-        return value is None or self.rule.accepts(value)
-
-    def __str__(self) -> str:
-        return f"{self.rule}, or None"
-
-
-class Flag(Rule):
-    """True or False."""
-
-    def accepts(self, value: object) -> bool:  # noqa: D102
-        return isinstance(value, bool)
-
-    def __str__(self) -> str:
-        return "True or False"
 
 
 _COUNT = Number(1, integer=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import torch
 from billhook.allocate.budget import Budget
 from billhook.allocate.families.uniform import Uniform
 from billhook.errors import BudgetError
-from billhook.graph import Plan
+from billhook.graph import Plan, make_plan
 from billhook.measure.rounds import Timing
-from billhook.methods import Problem
-from billhook.methods._decide import decide
-from tests.networks import build
+from billhook.methods import Problem, prune
+from billhook.methods._decide import decide, formula_limits, keep_within, with_units
+from billhook.train import FitConfig
+from tests.networks import batches, build
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class FakeRig:
 
 @pytest.fixture
 def rig(monkeypatch: pytest.MonkeyPatch) -> type[FakeRig]:
+    importlib.import_module("billhook.deploy.backends.onnxruntime_")  # rounding asks for it
     deploy = ModuleType("billhook.deploy")
     deploy.PlanLatency = FakeRig
     monkeypatch.setitem(sys.modules, "billhook.deploy", deploy)
@@ -97,3 +100,58 @@ def test_the_rig_is_closed_when_the_bound_cannot_be_met(rig: type[FakeRig]) -> N
 def test_no_runtime_is_touched_without_a_latency_bound(rig: type[FakeRig]) -> None:
     _decide(Budget(macs=0.5))
     assert rig.made == []
+
+
+def _problem(budget: Budget, **changes: Any) -> tuple[Problem, dict[str, torch.Tensor]]:
+    problem = Problem(*build("residual"), budget, **changes)
+    return problem, {g.id: torch.arange(g.size, dtype=torch.float32) for g in problem.groups}
+
+
+def test_the_way_to_the_budget_begins_with_everything_and_ends_within_all_bounds() -> None:
+    problem, scores = _problem(Budget(macs=0.5, params=0.6), round_to=1)
+    limits = formula_limits(problem, scores, Uniform())
+    whole = problem.graph.costs.cost()
+    assert limits == {"macs": 0.5 * whole.macs, "params": 0.6 * whole.params}
+    steps = [keep_within(problem, scores, Uniform(), limits, progress=p) for p in (0.0, 0.3, 0.6, 1.0)]
+    kept = [sum(int(k.sum()) for k in keep.values()) for keep in steps]
+    assert kept == sorted(kept, reverse=True)
+    assert kept[0] == sum(g.size for g in problem.groups)
+    cost = problem.graph.costs.cost(make_plan(problem.graph, steps[-1]))
+    assert cost.macs <= limits["macs"]
+    assert cost.params <= limits["params"]
+
+
+def test_a_latency_bound_stands_as_the_macs_of_a_network_that_met_it(rig: type[FakeRig]) -> None:
+    problem, scores = _problem(Budget(latency=0.6, params=0.9), round_to=1)
+    limits = formula_limits(problem, scores, Uniform())
+    assert set(limits) == {"macs", "params"}
+    assert 0 < limits["macs"] < problem.graph.costs.cost().macs
+    measured = len(rig.made)
+    keep = keep_within(problem, scores, Uniform(), limits)
+    assert len(rig.made) == measured  # nothing is timed while a network trains
+    assert problem.graph.costs.cost(make_plan(problem.graph, keep)).macs <= limits["macs"]
+
+
+def test_a_method_that_trains_meets_a_latency_bound(rig: type[FakeRig]) -> None:
+    model, inputs = build("residual")
+    for method in ("gator", "soft"):
+        plan = prune(
+            model,
+            inputs,
+            method=method,
+            budget=Budget(latency=0.7),
+            options={"cost": "macs"} if method == "gator" else {},
+            data=batches("residual", 4),
+            round_to=1,
+            training=FitConfig(epochs=3, lr=0.01, precision="32-true"),
+        )
+        assert plan.made_by["reached"]["latency"] <= 0.7 * plan.made_by["original"]["latency"]
+
+
+def test_other_units_of_the_same_widths_keep_the_record() -> None:
+    problem, scores = _problem(Budget(macs=0.5), round_to=1)
+    plan = decide(problem, scores, Uniform())
+    other = with_units(problem, plan, {name: keep[::-1] for name, keep in plan.keep.items()})
+    assert other.counts == plan.counts
+    assert other.made_by == plan.made_by
+    assert other != plan

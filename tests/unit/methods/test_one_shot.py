@@ -28,23 +28,24 @@ def _problem(model: nn.Module, **changes: object) -> Problem:
 
 
 def test_the_units_of_largest_norm_stay(model: nn.Module) -> None:
-    plan = OneShot(criterion="l2").plan(_problem(model))
+    plan = OneShot(criterion="l2").run(_problem(model)).plan
     assert np.flatnonzero(plan.keep["0"]).tolist() == [1, 3, 5]
 
 
 def test_widths_follow_rounding(model: nn.Module) -> None:
-    plan = OneShot(criterion="l2").plan(_problem(model, round_to=2))
+    plan = OneShot(criterion="l2").run(_problem(model, round_to=2)).plan
     assert np.flatnonzero(plan.keep["0"]).tolist() == [1, 5]
 
 
 def test_the_cost_before_and_after_is_recorded(model: nn.Module) -> None:
-    made_by = OneShot().plan(_problem(model)).made_by
+    made_by = OneShot().run(_problem(model)).plan.made_by
     assert made_by["original"] == {"params": 12}
     assert made_by["reached"] == {"params": 6}
 
 
 def test_options_reach_criterion_and_allocator() -> None:
-    criterion, allocator = OneShot(options={"members": "out"}, allocator_options={"floor": 1}).parts()
+    method = OneShot(options={"members": "out"}, allocator_options={"floor": 1})
+    criterion, allocator = method.scoring(), method.allocating()
     assert criterion.members == "out"
     assert allocator.floor == 1
 

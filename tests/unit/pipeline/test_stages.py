@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from billhook.data._splits import Sealed
 from billhook.errors import VerifyError
 from billhook.pipeline import Options, RunDirectory, Subject, begin, carry_out
+from billhook.pipeline.event import silent
 from billhook.pipeline.order import STAGES
+from billhook.pipeline.stages import finetune
 from billhook.pipeline.stages import prune as stage
+from billhook.pipeline.work import Work
 from billhook.recipe import Finetune, Recipe, Training
 from billhook.results import Check
 from billhook.run_record import Run
@@ -65,3 +69,29 @@ def test_the_test_split_is_opened_once_and_after_everything_else(
     subject = Subject(recipe(name="it", data={"name": "digits", "batch": 64}, finetune={"steps": 2}))
     carry_out(begin(subject, tmp_path), Options(), subject)
     assert opened == [{s.name for s in STAGES} - {"train", "recalibrate", "score"}]
+
+
+@pytest.mark.slow
+def test_the_rate_of_fine_tuning_can_follow_the_damage(tmp_path: Path) -> None:
+    subject = Subject(
+        recipe(name="it", data={"name": "digits", "batch": 64}, finetune={"steps": 2, "lr": "auto"})
+    )
+    directory = begin(subject, tmp_path)
+    results = carry_out(directory, Options(), subject)
+    outcome = directory.outcome("finetune")
+    assert outcome is not None
+    chosen = outcome["lr"]
+    assert 0.02 <= chosen["chosen"] <= 0.2
+    damage = 1 - min(1, chosen["after"]["mean"] / chosen["before"]["mean"])
+    assert chosen["chosen"] == pytest.approx(0.02 * 10**damage, rel=0.05)
+    assert any(f"learning rate of fine-tuning is {chosen['chosen']:g}" in note for note in results.notes)
+
+
+def test_an_interrupted_run_keeps_the_rate_it_began_with(tmp_path: Path) -> None:
+    subject = Subject(recipe(name="it", data={"name": "digits", "batch": 64}, finetune={"lr": "auto"}))
+    work = Work(subject, begin(subject, tmp_path), silent)
+    small = work.original  # nothing has left it
+    assert finetune._learning_rate(work, small)["chosen"] == 0.02
+    with torch.no_grad():
+        next(small.parameters()).mul_(0.1)  # as if measured with other arithmetic
+    assert finetune._learning_rate(work, small)["chosen"] == 0.02

@@ -79,6 +79,13 @@ def test_a_recipe_without_a_model_says_so() -> None:
         ("budget", "", "a budget needs at least one bound"),
         ("measure", "threads = 1.5", "valid integer"),
         ("finetune", "distill = nan", "finite number"),
+        ("finetune", 'lr = "high"', "finetune.lr: must be a number above 0 or 'auto', found 'high'"),
+        (
+            "finetune",
+            'lr = "auto"\noptimizer = "adamw"',
+            "is for optimizer = 'sgd'; give a number for 'adamw'",
+        ),
+        ("train", 'lr = "auto"', "valid number"),
     ],
 )
 def test_wrong_values_are_explained(table: str, line: str, message: str) -> None:
@@ -86,6 +93,14 @@ def test_wrong_values_are_explained(table: str, line: str, message: str) -> None
         parse(f'[model]\nname = "m"\n[{table}]\n{line}\n', "r.toml")
     assert message in str(caught.value)
     assert str(caught.value).startswith(("r.toml:3: ", "r.toml:4: "))
+
+
+def test_the_rate_of_fine_tuning_can_be_left_open() -> None:
+    recipe = parse('[model]\nname = "m"\n[finetune]\nlr = "auto"\n')
+    assert recipe.finetune.lr == "auto"
+    assert parse(to_toml(recipe)) == recipe
+    assert recipe.finetune.to_config(seed=0).lr == 0.02  # until it is known
+    assert recipe.finetune.to_config(seed=0, lr=0.1).lr == 0.1
 
 
 def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ WRONG = [
     ("lr", 0.0, "above 0"),
     ("lr", "0.1", "above 0"),
     ("lr", float("nan"), "above 0"),
-    ("schedule", "step", "'one-cycle', 'cosine', 'constant'"),
+    ("schedule", "linear", "'one-cycle', 'cosine', 'constant', 'step'"),
     ("warmup", 1.5, "at most 1, or None"),
     ("momentum", 1.0, "at most 0.9999"),
     ("nesterov", 1, "True or False"),
@@ -51,7 +51,9 @@ def test_nesterov_without_momentum_is_explained() -> None:
     assert FitConfig(momentum=0.0, nesterov=False).momentum == 0
 
 
-@pytest.mark.parametrize(("schedule", "fraction"), [("one-cycle", 0.3), ("cosine", 0.05), ("constant", 0.0)])
+@pytest.mark.parametrize(
+    ("schedule", "fraction"), [("one-cycle", 0.3), ("cosine", 0.05), ("constant", 0.0), ("step", 0.0)]
+)
 def test_the_warmup_follows_the_schedule_unless_given(schedule: str, fraction: float) -> None:
     assert FitConfig(schedule=schedule).warmup_fraction == fraction
     assert FitConfig(schedule=schedule, warmup=0.2).warmup_fraction == 0.2

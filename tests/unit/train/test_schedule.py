@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from billhook.train import learning_rate
+from billhook.train import learning_rate, stages
 
 
 def rates(schedule: str, warmup: float, total: int = 100) -> list[float]:
@@ -24,7 +24,7 @@ def test_one_cycle_is_the_one_of_torch() -> None:
     assert rates("one-cycle", 0.3, 1000) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant", "step"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("total", [1, 2, 7, 100])
 def test_rates_stay_between_zero_and_the_peak(schedule: str, warmup: float, total: int) -> None:
@@ -45,3 +45,12 @@ def test_worked_by_hand() -> None:
     assert rates("cosine", 0.0)[50] == pytest.approx(0.1)  # half way down a half cosine
     assert rates("one-cycle", 0.3)[0] == pytest.approx(0.2 / 25)
     assert rates("constant", 0.0) == [0.2] * 100
+    steps = [0.2] * 50 + [0.02] * 25 + [0.002] * 13 + [0.0002] * 12
+    assert rates("step", 0.0) == pytest.approx(steps)
+
+
+def test_published_stages() -> None:
+    assert stages(90, 1e-1) == [(0, 1e-1), (30, 1e-2), (60, 1e-3), (75, 1e-4), (83, 1e-5)]
+    assert stages(60, 1e-2) == [(0, 1e-2), (30, 1e-3), (45, 1e-4), (53, 1e-5)]
+    assert stages(120, 1e-2, last=1e-4, longest=60) == [(0, 1e-2), (60, 1e-3), (90, 1e-4)]
+    assert stages(5, 1e-5) == [(0, 1e-5)]

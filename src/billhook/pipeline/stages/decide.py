@@ -10,9 +10,16 @@ from billhook.run_record import save_groups, save_layers
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Return costs before and after; writes `plan.json`, `groups.json` and `layers.json`."""
+    """Return costs before and after; writes `plan.json`, `groups.json` and `layers.json`.
+
+    A method that changes weights has them kept in `decided.safetensors`; the original stays as it is.
+    """
     work.original  # noqa: B018 (trained weights must be in the network before it is scored)
-    decision = decide_plan(work.subject)
+    checkpoints = work.directory.file("checkpoints/decide")
+    decision = decide_plan(work.subject, checkpoints, bars=work.bars)
+    changed = decision.outcome.model is not work.subject.model
+    if changed:
+        work.keep_decided(decision.outcome.model)
     decision.plan.save(work.directory.file(PLAN))
     work.plan = decision.plan
     save_groups(work.directory.path, decision.group_rows())
@@ -20,6 +27,8 @@ def run(work: Work) -> dict[str, Any]:
     return {
         "before": decision.before.to_dict(),
         "after": decision.after.to_dict(),
+        "weights": "changed" if changed else "kept",
+        "history": [record.to_dict() for record in decision.outcome.history],
         "made_by": dict(decision.plan.made_by),
         "summary": describe(decision),
     }

@@ -18,9 +18,9 @@ def run(work: Work) -> dict[str, Any]:
         VerifyError: if the smaller network is not equal to the silenced one; names the layer.
     """
     inputs = work.subject.example_inputs
-    check = verify(work.original, work.plan, inputs) if work.recipe.prune.verify else None
+    check = verify(work.decided, work.plan, inputs) if work.recipe.prune.verify else None
     if check is not None and not check.agrees:
-        raise disagreement(check, work.original, inputs, exclude=f"--exclude {check.first_difference!r}")
+        raise disagreement(check, work.decided, inputs, exclude=f"--exclude {check.first_difference!r}")
     model = work.pruned()
     work.keep_compressed(model)
     accuracy = validate(work, model) if work.recipe.data is not None else None

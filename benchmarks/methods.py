@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Every structured pruning method under the same budgets, with the same training.
+
+    python benchmarks/methods.py                 # two processes, up to 85 minutes, goes on where it stopped
+    python benchmarks/methods.py --quick         # a few methods, short training, into a temporary folder
+    python benchmarks/methods.py --tables        # tables and plots from the runs there are
+    python benchmarks/methods.py --torch-pruning # rows of Torch-Pruning, in an environment that has it
+
+Fashion-MNIST, ResNet-20 (stem stride 2) and a small VGG, half and a quarter of the MACs. Every method gets
+the same trained network (one per seed) and the same number of training steps, those of its decision included;
+then batch-norm statistics are renewed where weights were inherited, and the rest is fine-tuning. Seeds are
+done one after the other, so that an interrupted run has whole tables. Each run is a line of
+benchmarks/results/methods_runs.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+from benchmarks._methods_latency import measure  # noqa: E402
+from benchmarks._methods_run import NETWORKS, TORCH_PRUNING, Protocol, Task, run  # noqa: E402
+from benchmarks._methods_table import write_tables  # noqa: E402
+from benchmarks._methods_torch_pruning import IMPORTANCES  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
+RUNS, LATENCY = RESULTS / "methods_runs.jsonl", RESULTS / "methods_latency.jsonl"
+CACHE = ROOT / ".cache" / "methods"
+BUDGETS = (0.5, 0.25)
+
+CRITERIA = (
+    *("random", "l1", "l2", "group_norm", "bn_scale", "fpgm"),
+    *("taylor", "taylor_activation", "fisher", "obd", "hrank", "apoz"),
+)
+METHODS = (
+    *("obs", "orthp", "iterative", "soft", "asfp", "network_slimming", "thinet"),
+    *("gator", "ascp", "spp", "greg1", "greg2", "tpp"),
+)
+INITIALISATION = ("snip", "grasp", "synflow")
+CONTROLS = ("scratch", "scratch_long")
+VARIANTS = (
+    ("l2", {"allocator": "uniform"}, "l2, uniform widths"),
+    ("taylor", {"options": {"form": "weight"}}, "taylor, weight form"),
+    ("iterative", {"options": {"criterion": "taylor"}}, "iterative taylor"),
+)
+QUICK = ("random", "l2", "gator", "scratch")
+
+
+def tasks(seeds: int, only: tuple[str, ...]) -> Iterator[Task]:
+    """Yield all runs, whole seeds first."""
+    for seed in range(seeds):
+        for network in NETWORKS:
+            yield Task(network, 1.0, "dense", seed)
+        for macs in BUDGETS:
+            for network in NETWORKS:
+                for method in only or (*CRITERIA, *METHODS, *CONTROLS, *INITIALISATION):
+                    yield Task(network, macs, method, seed)
+                for method, settings, label in () if only else VARIANTS:
+                    yield Task(network, macs, method, seed, label=label, **settings)  # type: ignore[arg-type]
+
+
+def torch_pruning_tasks(seeds: int) -> Iterator[Task]:
+    """Yield the runs of Torch-Pruning."""
+    for seed in range(seeds):
+        for macs in BUDGETS:
+            for network in NETWORKS:
+                for name in IMPORTANCES:
+                    yield Task(network, macs, f"{TORCH_PRUNING}{name}", seed)
+
+
+def done(path: Path) -> set[tuple[str, float, str, int]]:
+    """Return the runs that are finished."""
+    return {(r["network"], r["macs"], r["row"], r["seed"]) for r in read(path)}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file, none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def carry_out(
+    pending: list[Task], protocol: Protocol, folder: Path, runs: Path, *, workers: int, minutes: float
+) -> None:
+    """Run tasks side by side, one thread each; a row is on the disk as soon as it is known."""
+    began, total = time.monotonic(), len(pending)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running: dict[Future[dict[str, Any]], Task] = {}
+        while pending or running:
+            late = time.monotonic() - began > 60 * minutes
+            while pending and len(running) < workers and not late:
+                # Trained networks come first, alone: the runs that follow begin with them.
+                if pending[0].method != "dense" and any(t.method == "dense" for t in running.values()):
+                    break
+                task = pending.pop(0)
+                running[pool.submit(run, task, protocol, folder)] = task
+            if not running:
+                print(f"stopped after {minutes:.0f} minutes, {len(pending)} runs are left", file=sys.stderr)
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    row = future.result()
+                except Exception:
+                    print(f"{task.network} {task.macs} {task.row} failed", file=sys.stderr)
+                    traceback.print_exc()
+                    continue
+                with runs.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                minutes_so_far = (time.monotonic() - began) / 60
+                number = total - len(pending) - len(running)
+                print(
+                    f"[{number}/{total}, {minutes_so_far:.0f} min] {task.network} "
+                    f"{task.macs} {task.row} seed {task.seed}: {row['validation_accuracy']:.2%} (validation)",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
+def main() -> int:
+    """Run, measure, write tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a few methods, little training")
+    parser.add_argument("--tables", action="store_true", help="only write tables and plots")
+    parser.add_argument("--torch-pruning", action="store_true", help="run Torch-Pruning instead of billhook")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=75, help="begin no run after that long")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=(), help="rows to run")
+    options = parser.parse_args()
+    if options.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            protocol = Protocol(dense_epochs=1, epochs=1, batches=60)
+            pending = list(tasks(1, QUICK))
+            carry_out(pending, protocol, place, place / "runs.jsonl", workers=options.workers, minutes=10)
+            rows = read(place / "runs.jsonl")
+            for row in rows:
+                print(json.dumps({k: row[k] for k in ("network", "macs", "row", "test_accuracy")}))
+            return 0 if len(rows) == len(list(tasks(1, QUICK))) else 1
+    if not options.tables:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        finished = done(RUNS)
+        wanted = tasks(options.seeds, tuple(options.only))
+        if options.torch_pruning:
+            wanted = torch_pruning_tasks(options.seeds)
+        pending = [t for t in wanted if (t.network, t.macs, t.row, t.seed) not in finished]
+        carry_out(pending, Protocol(), CACHE, RUNS, workers=options.workers, minutes=options.minutes)
+        measure(read(RUNS), CACHE, LATENCY)
+    write_tables(read(RUNS), read(LATENCY), RESULTS, ROOT / "docs" / "results")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

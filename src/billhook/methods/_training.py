@@ -1,0 +1,112 @@
+"""Methods that decide while a network is trained: callbacks for anybody's loop, and a loop of our own."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from billhook.criteria._base import cross_entropy
+from billhook.errors import InputError
+from billhook.graph import Plan
+from billhook.methods._base import Method, Outcome, Problem
+from billhook.train import Callback, FitConfig, StepContext, fit
+
+
+class MethodCallback(Callback):
+    """A method at work on a network that is being trained.
+
+    Everything it remembers between steps lies in `memory` (tensors, numbers, text, lists, dicts), so that a
+    checkpoint holds all of it and a resumed run decides what an uninterrupted one would have decided. Random
+    draws come from generators seeded by the problem's seed and the step.
+
+    Attributes:
+        problem: What shall shrink; its model is the one in training.
+        groups: Groups that may lose units.
+        memory: What `begin` puts there and the steps change.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.groups = problem.groups
+        self.memory: dict[str, Any] = {}
+        self._begun = False
+
+    @abstractmethod
+    def begin(self, context: StepContext) -> None:
+        """Fill `memory`; called once, before the first step."""
+
+    @abstractmethod
+    def plan(self, context: StepContext) -> Plan:
+        """Return the plan when training is over; weights may be changed in place, for the last time."""
+
+    def before_step(self, context: StepContext) -> None:
+        """Begin if this is the first step; those who override this call it first."""
+        if not self._begun:
+            if context.model is not self.problem.model:
+                raise InputError(
+                    "the callback was made for another network than the one in training; make it with "
+                    "billhook.pruning_callback(model, …) for the very model that the loop trains"
+                )
+            self.begin(context)
+            self._begun = True
+
+    def finish(self, context: StepContext) -> Plan:
+        """Return the plan."""
+        if not self._begun:
+            raise InputError("the method has not seen a single training step, so it has decided nothing")
+        return self.plan(context)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything it remembers."""
+        return {"begun": self._begun, "memory": self.memory}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self._begun, self.memory = state["begun"], dict(state["memory"])
+
+
+@dataclass(frozen=True)
+class TrainingMethod(Method):
+    """A method that decides while it trains; a subclass says how by making a callback."""
+
+    # How it trains if nobody says otherwise. The rate is that of fine-tuning a trained network.
+    training: ClassVar[FitConfig] = FitConfig(epochs=1, lr=0.05, schedule="cosine")
+
+    @abstractmethod
+    def callback(self, problem: Problem) -> MethodCallback:
+        """Return what acts on `problem.model` while somebody trains it."""
+
+    def run(self, problem: Problem) -> Outcome:
+        """Train a copy of the model, deciding; the model itself is left untouched.
+
+        Raises:
+            InputError: if there is no data.
+            BudgetError: if the budget is out of reach.
+            DivergedError: if the loss becomes NaN or infinite.
+        """
+        if problem.data is None:
+            raise InputError(
+                f"method {_name(self)!r} trains while it decides; give data=, a DataLoader or a list of "
+                "(inputs, targets)"
+            )
+        model = copy.deepcopy(problem.model)
+        live = problem.on(model)
+        fitted = fit(
+            model,
+            problem.data,
+            config=replace(problem.training or self.training, seed=problem.seed),
+            loss=None if problem.loss is cross_entropy else problem.loss,
+            callbacks=[self.callback(live)],
+            checkpoint_dir=problem.checkpoint_dir,
+            resume=problem.resume,
+            progress=problem.progress,
+        )
+        assert fitted.plan is not None
+        return Outcome(fitted.plan, model, fitted.history)
+
+
+def _name(method: Method) -> str:
+    return type(method).__module__.rpartition(".")[2].rstrip("_")

@@ -1,0 +1,134 @@
+"""Units of channel groups in the tensors of a network that is being trained.
+
+A unit is silenced where it is read: the weights of the layers that read its channels become zero, which is
+what removal will mean (see `graph.silence`). Its own weights stay, so a unit can come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from billhook.criteria._members import others, per_unit, weights
+from billhook.graph.groups import ChannelGroup, Member
+from billhook.graph.plan import Keep
+
+Tensors = Mapping[str, Tensor]
+
+
+def live_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters and buffers by name: views that share memory with the model, without gradient."""
+    named = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def readers(group: ChannelGroup, tensors: Tensors) -> tuple[Member, ...]:
+    """Return the weights that read the group's channels, or, where none does, those that make them."""
+    reading = [m for m in group.members if m.role == "in" and tensors[m.tensor].is_floating_point()]
+    return tuple(reading) or producers(group, tensors)
+
+
+def producers(group: ChannelGroup, tensors: Tensors) -> tuple[Member, ...]:
+    """Return the weights and biases that make the group's channels."""
+    return tuple(m for m in group.members if m.role == "out" and tensors[m.tensor].is_floating_point())
+
+
+def spread(values: Tensor, member: Member, length: int) -> Tensor:
+    """Return one value per index of the member's axis, 1 where none of its units lies: [length]."""
+    index = torch.tensor(member.index, device=values.device)
+    return values.new_ones(length).index_copy_(0, index.flatten(), values.repeat_interleave(index.shape[1]))
+
+
+def along(vector: Tensor, axis: int, dims: int) -> Tensor:
+    """Return `vector` shaped to be multiplied with a tensor of `dims` dimensions along `axis`."""
+    return vector.view([-1 if d == axis else 1 for d in range(dims)])
+
+
+@torch.no_grad()
+def scale_(tensors: Tensors, members: Iterable[Member], factors: Tensor) -> None:
+    """Multiply the slices of every unit by its factor ([size]), in place."""
+    for m in members:
+        tensor = tensors[m.tensor]
+        vector = spread(factors.to(tensor), m, tensor.shape[m.axis])
+        tensor.mul_(along(vector, m.axis, tensor.dim()))
+
+
+def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str, Keep]) -> None:
+    """Let nobody read the units that do not stay, in place."""
+    for group in groups:
+        stays = keep.get(group.id)
+        if stays is not None and not stays.all():
+            scale_(tensors, readers(group, tensors), torch.from_numpy(stays).float())
+
+
+class Masks:
+    """Factors on units for the length of one step: forward and backward see W·z, the optimiser sees W.
+
+        masks.put(factors)            # before the forward pass
+        slopes = masks.take_off()     # after the backward pass: ∂L/∂z per unit
+
+    With readers masked, W·z computes what a gate z on the channel itself would, whatever norms and
+    activations lie before it, and costs no pass over activations. One draw of z holds for a whole batch. The
+    gradient of W becomes the one of the gated network: z·∂L/∂(W·z).
+
+    Args:
+        model: Network in training.
+        groups: Groups whose units get factors.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[ChannelGroup]) -> None:
+        self._parameters = dict(model.named_parameters())
+        tensors = live_tensors(model)
+        self._where: dict[str, list[tuple[str, Member]]] = {}
+        for group in groups:
+            for member in readers(group, tensors):
+                if member.tensor in self._parameters:
+                    self._where.setdefault(member.tensor, []).append((group.id, member))
+        self._sizes = {g.id: g.size for g in groups}
+        self._own: dict[str, Tensor] = {}
+        self._vectors: dict[str, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def put(self, factors: Mapping[str, Tensor]) -> None:
+        """Multiply the weights by one factor per unit ([size] for each group)."""
+        assert not self._own, "masks are on already"
+        for name, places in self._where.items():
+            weight = self._parameters[name]
+            self._own[name] = weight.detach().clone()
+            self._vectors[name] = [
+                along(spread(factors[g].to(weight), m, weight.shape[m.axis]), m.axis, weight.dim())
+                for g, m in places
+            ]
+            for vector in self._vectors[name]:
+                weight.mul_(vector)
+
+    @torch.no_grad()
+    def take_off(self) -> dict[str, Tensor]:
+        """Put the weights back; return ∂L/∂z of every unit ([size] for each group)."""
+        slopes = {name: torch.zeros(size) for name, size in self._sizes.items()}
+        for name, places in self._where.items():
+            weight, vectors = self._parameters[name], self._vectors[name]
+            weight.copy_(self._own[name])
+            if weight.grad is None:
+                continue
+            for at, (group, member) in enumerate(places):
+                product = weight.grad * weight
+                for other in (*vectors[:at], *vectors[at + 1 :]):
+                    product = product * other
+                along_axis = product.sum(others(product, member.axis)) if product.dim() > 1 else product
+                slopes[group] += per_unit(along_axis, member).to(slopes[group])
+            for vector in vectors:
+                weight.grad.mul_(vector)
+        self._own, self._vectors = {}, {}
+        return slopes
+
+
+def unit_norms(tensors: Tensors, group: ChannelGroup, *, power: int = 2, which: str = "out") -> Tensor:
+    """Return Σ|w|^power per unit over the weights of members `which` ("out" or "all"): [size]."""
+    total = torch.zeros(group.size)
+    for m in weights(group, tensors, which) or weights(group, tensors):
+        powers = tensors[m.tensor].float().abs().pow(power)
+        total += per_unit(powers.sum(others(powers, m.axis)) if powers.dim() > 1 else powers, m).cpu()
+    return total

@@ -1,0 +1,262 @@
+"""Gator: one learned stochastic gate per unit, charged with what the unit costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from billhook.allocate.families.global_ import Global
+from billhook.allocate.path import KEYS
+from billhook.graph import Plan
+from billhook.graph.branches import completed, gone
+from billhook.methods._base import Problem
+from billhook.methods._decide import decide, formula_limits, timing
+from billhook.methods._gates import (
+    draw,
+    excess,
+    gate_gradient,
+    logistic_noise,
+    logit,
+    steps_to_close,
+    unit_costs,
+)
+from billhook.methods._training import MethodCallback, TrainingMethod
+from billhook.methods._units import Masks, live_tensors, silence_
+from billhook.options import Flag, Number, OneOf, option
+from billhook.registry import Info
+from billhook.train import StepContext
+
+INFO = Info(
+    "learned stochastic gates that pay for MACs, memory or measured latency; removes residual branches too",
+    "Passov et al., Gator: Customizable Channel Pruning with Gating, ICANN 2021, arXiv:2205.15404",
+    needs_data=True,
+    trains=True,
+)
+
+ORDER = Global(normalize="none", floor=0.0)  # gates are compared with each other as they are
+_CLOSING = 0.25  # part of the gated steps in which a gate that nothing defends closes, at strength 1
+_FASTER, _FAINTEST, _STRONGEST = 1.05, 0.05, 1000.0  # of the strength, which follows the budget
+
+
+@dataclass(frozen=True)
+class Gator(TrainingMethod):
+    """Trains gates and weights together; a gate that is more likely closed than open closes for good.
+
+    Each gate is pulled shut by the share of the network's cost that its unit bears beside the units that are
+    still there, and held open by what closing it would do to the loss. Gates with cheap units must prove
+    little, those with expensive units must be defended strongly: the gate's step is ρ / w for a unit with
+    cost share w, so that the pull of the cost is the same for all.
+
+    Once the budget is met, or the gated part of the training is over, the widths are settled and the rest of
+    the training repairs.
+
+    References:
+        Passov, David, Netanyahu, "Gator: Customizable Channel Pruning with Gating", ICANN 2021.
+        arXiv:2205.15404; loss and optimiser as in the public code.
+    Differs from the source:
+        A gate multiplies the weights that read its channels, in place of the activations, and is drawn once
+        per step, for all layers that read the unit and for all samples. That computes the same network, needs
+        no pass over activations, and works for any layer. Nothing is drawn in evaluation.
+        The strength λ is not fixed but follows the cost along a straight line to the budget.
+        Costs are those of the captured network (true resolutions, all layers), not of a table by stage.
+    """
+
+    cost: str = option("budget", OneOf("budget", "macs", "params", "latency"), "what gates are charged with")
+    strength: float = option(1.0, Number(0), "weight λ of the cost at the beginning")
+    probability: float = option(0.995, Number(0.51, 0.9999), "that a gate is open at the beginning")
+    until: float = option(0.6, Number(0.05, 1), "part of the training after which widths are settled")
+    gate_lr: float = option(0.0, Number(0), "learning rate ρ of the gates; 0 suits it to the number of steps")
+    momentum: float = option(0.9, Number(0, 0.999), "of the gates")
+    weight_decay: float = option(1e-4, Number(0), "of the gates")
+    branches: bool = option(True, Flag(), "whether whole residual branches may leave")
+
+    def callback(self, problem: Problem) -> MethodCallback:
+        """Return the gates."""
+        return GatorCallback(self, problem)
+
+
+class GatorCallback(MethodCallback):
+    """Remembers θ and momentum of all gates, which are shut, the strength, and the plan once settled."""
+
+    def __init__(self, method: Gator, problem: Problem) -> None:
+        super().__init__(problem)
+        self.method = method
+        self.sizes = [g.size for g in self.groups]
+        self.costs = problem.graph.costs
+        columns = {name: i for i, name in enumerate(self.costs.group_ids)}
+        self.columns = [columns[g.id] for g in self.groups]
+        own = {g.id for g in self.groups}
+        # A branch with groups that are out of scope must stay.
+        self.branches = [b for b in problem.graph.branches if own.issuperset(b.groups) and method.branches]
+        self._masks: Masks | None = None
+        self._slope = torch.zeros(0)
+
+    def begin(self, context: StepContext) -> None:
+        """Open all gates."""
+        m = self.method
+        count = sum(self.sizes)
+        theta = torch.full((count,), logit(m.probability))
+        limits = formula_limits(self.problem, self._split(theta), ORDER)
+        steps = max(1.0, m.until * context.total_steps)
+        natural = (1 - m.momentum) * steps_to_close(logit(m.probability)) / (_CLOSING * steps)
+        self.memory.update(
+            theta=theta,
+            momentum=torch.zeros(count),
+            open=torch.ones(count, dtype=torch.bool),
+            strength=m.strength,
+            limits=limits,
+            rate=m.gate_lr or natural,
+            charged=self._charged(),
+            plan="",
+        )
+
+    def before_step(self, context: StepContext) -> None:
+        """Shut gates, settle if the time has come, else draw."""
+        super().before_step(context)
+        if self.memory["plan"]:
+            return
+        self._shut()
+        costs = self._cost()
+        done = context.step / max(1.0, self.method.until * context.total_steps)
+        if done >= 1 or excess(costs, self._full(), self.memory["limits"], 1.0) <= 1:
+            self._settle(context)
+            return
+        behind = excess(costs, self._full(), self.memory["limits"], done) > 1
+        strength = self.memory["strength"] * (_FASTER if behind else 1 / _FASTER)
+        low, high = (factor * self.method.strength for factor in (_FAINTEST, _STRONGEST))
+        self.memory["strength"] = min(high, max(low, strength))
+        generator = torch.Generator().manual_seed(self.problem.seed * 1_000_003 + context.step)
+        gates, self._slope = draw(self.memory["theta"], logistic_noise(len(self.memory["theta"]), generator))
+        if self._masks is None:
+            self._masks = Masks(context.model, self.groups)
+        self._masks.put(self._split(gates * self.memory["open"]))
+
+    def after_backward(self, context: StepContext) -> None:
+        """Take the gates off the weights and move θ."""
+        if self.memory["plan"] or self._masks is None:
+            return
+        slopes = self._masks.take_off()
+        m, memory = self.method, self.memory
+        task = torch.cat([slopes[g.id] for g in self.groups])
+        share = self._shares()
+        gradient = gate_gradient(self._slope, task, share, memory["strength"])
+        # lr_e = ρ / w_e and wd_e = wd · w_e / g with the source's g = 0.2; ρ plays the part of lr · g.
+        decay = m.weight_decay * share / 0.2 * memory["theta"]
+        memory["momentum"].mul_(m.momentum).add_(gradient + decay)
+        step = memory["rate"] / share * memory["momentum"]
+        # One step must not take a gate further than the whole way: gradients of a few samples can be wild.
+        memory["theta"] -= step.clamp(-1.0, 1.0) * memory["open"]
+
+    def after_step(self, context: StepContext) -> None:
+        """Keep silent what is shut; branches that are gone add nothing."""
+        tensors = live_tensors(context.model)
+        keep = {name: units.numpy() for name, units in self._split(self.memory["open"]).items()}
+        silence_(tensors, self.groups, keep)
+        for branch in gone(self.branches, keep):
+            for name in branch.tensors & dict(context.model.named_parameters()).keys():
+                tensors[name].zero_()
+
+    def plan(self, context: StepContext) -> Plan:
+        """Return the settled plan."""
+        if not self.memory["plan"]:
+            self._shut()
+            self._settle(context)
+            self.after_step(context)
+        return Plan.from_json(self.memory["plan"]).attached(self.problem.graph)
+
+    def _shut(self) -> None:
+        """Close for good the gates below one half; something stays of every group that is in no branch."""
+        theta, is_open = self.memory["theta"], self.memory["open"]
+        closing = self._split(is_open & (theta < 0))
+        opened = self._split(is_open)
+        droppable = {name for b in self.branches for name in b.groups}
+        keep: dict[str, npt.NDArray[np.bool_]] = {}
+        for group in self.groups:
+            stays = opened[group.id] & ~closing[group.id]
+            if not stays.any() and group.id not in droppable:
+                own = self._split(theta)[group.id]
+                stays[torch.where(opened[group.id], own, -torch.inf).argmax()] = True
+            keep[group.id] = stays.numpy()
+        self.memory["open"] = self._flat(self._complete(keep))
+
+    def _settle(self, context: StepContext) -> None:
+        opened = self._split(self.memory["open"])
+        # What is shut is worse than anything that is open, however far its θ had come.
+        ranked = torch.where(self.memory["open"], self.memory["theta"], self.memory["theta"] - 100.0)
+        dropped = frozenset(name for name, units in opened.items() if not units.any())
+        plan = decide(self.problem, self._split(ranked), ORDER, dropped=dropped)
+        self.memory["plan"] = plan.to_json()
+        self.memory["open"] = self._flat(plan.keep)
+
+    def _complete(self, keep: dict[str, Any]) -> dict[str, Any]:
+        sizes = {g.id: g.size for g in self.problem.graph.groups}
+        return completed(self.branches, keep, sizes)
+
+    def _counts(self) -> npt.NDArray[np.int64]:
+        counts = np.array(self.costs.sizes, dtype=np.int64)
+        counts[self.columns] = [int(units.sum()) for units in self._split(self.memory["open"]).values()]
+        return counts
+
+    def _cost(self) -> dict[str, float]:
+        found = self.costs.evaluate(self._counts()[None], metrics=tuple(KEYS.values()))
+        return {m: float(found[KEYS[m]][0]) for m in self.memory["limits"]}
+
+    def _full(self) -> dict[str, float]:
+        whole = self.costs.cost(None).to_dict()
+        return {m: float(whole[KEYS[m]]) for m in self.memory["limits"]}
+
+    def _shares(self) -> Tensor:
+        """Return the cost share w of every gate's unit, relative to the whole network as it was."""
+        counts, whole = self._counts(), self.costs.cost(None).to_dict()
+        total = np.zeros(len(self.groups))
+        for metric, factors in self.memory["charged"].items():
+            each = unit_costs(self.costs, counts, KEYS[metric])[self.columns] / whole[KEYS[metric]]
+            total += each * np.asarray(factors) / len(self.memory["charged"])
+        floor = 1e-3 * total.max()  # of units that cost (almost) nothing; their step would be without bound
+        shares = torch.from_numpy(np.maximum(total, floor)).float()
+        return shares.repeat_interleave(torch.tensor(self.sizes))
+
+    def _charged(self) -> dict[str, list[float]]:
+        """Return {metric: a factor for each group}; latency is MACs times what a group's MACs are worth."""
+        bounds = self.problem.budget.bounds
+        wanted = list(bounds) if self.method.cost == "budget" else [self.method.cost]
+        ones = [1.0] * len(self.groups)
+        charged = {m: ones for m in wanted if m != "latency"}
+        if "latency" in wanted:
+            charged["macs"] = latency_factors(self.problem)
+        return charged
+
+    def _split(self, values: Tensor) -> dict[str, Tensor]:
+        parts = torch.split(values, self.sizes)
+        return {g.id: part.clone() for g, part in zip(self.groups, parts, strict=True)}
+
+    def _flat(self, keep: Any) -> Tensor:
+        return torch.cat([torch.from_numpy(np.array(keep[g.id], dtype=bool)) for g in self.groups])
+
+
+def latency_factors(problem: Problem) -> list[float]:
+    """Return, for every group, the latency that halving it saves, relative to the MACs that it saves.
+
+    One measured network for each group, in turns with the original. 1 means that the group's MACs are worth
+    as much time as MACs are on average; noise is kept out below 0.05 and above 20.
+    """
+    factors = []
+    macs = problem.graph.costs.cost(None).macs
+    with timing(problem) as measure:
+        for group in problem.groups:
+            half = np.arange(group.size) < max(1, group.size // 2)
+            counts = np.array(problem.graph.costs.sizes)
+            counts[problem.graph.costs.group_ids.index(group.id)] = half.sum()
+            left = problem.graph.costs.evaluate(counts[None], metrics=("macs",))["macs"][0] / macs
+            sample = measure({group.id: half}, False)
+            saved = 1 - sample.candidate / sample.original
+            factors.append(float(np.clip(saved / max(1e-9, 1 - left), 0.05, 20.0)))
+    return factors
+
+
+ENTRY = Gator

@@ -1,0 +1,121 @@
+"""Iterative pruning: score, take a little away, train, score again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from billhook.graph import Plan
+from billhook.methods._base import Problem
+from billhook.methods._decide import decide, formula_limits, keep_within
+from billhook.methods._parts import Allocating, Scoring, scores_of
+from billhook.methods._training import MethodCallback, TrainingMethod
+from billhook.methods._units import live_tensors, silence_
+from billhook.options import Number, OneOf, option
+from billhook.registry import Info
+from billhook.train import StepContext
+
+INFO = Info(
+    "scores and silences a few units at a time, training in between",
+    "Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019, arXiv:1906.10771",
+    needs_data=True,
+    trains=True,
+    notes="any criterion with any allocator",
+)
+
+
+def progress_at(done: float, schedule: str) -> float:
+    """Return how far the budget has been approached after the fraction `done` of the pruning phase.
+
+    "linear" takes the same cost away each time, "cubic" most of it early, while there is time to recover
+    (Zhu, Gupta, "To prune, or not to prune", 2017, eq. (1)).
+    """
+    done = min(1.0, max(0.0, done))
+    return done if schedule == "linear" else 1 - (1 - done) ** 3
+
+
+@dataclass(frozen=True)
+class Iterative(Allocating, Scoring, TrainingMethod):
+    """Rounds of scoring spread over the first part of training; units that lost stay silent.
+
+    References:
+        Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019 (section 4).
+    Differs from the source:
+        The budget says how much leaves in each round, not a fixed number of units.
+    """
+
+    rounds: int = option(10, Number(1, integer=True), "how often units are scored and silenced")
+    until: float = option(0.7, Number(0.01, 1), "part of training after which nothing more leaves")
+    schedule: str = option("cubic", OneOf("linear", "cubic"), "how the cost comes down")
+
+    def callback(self, problem: Problem) -> MethodCallback:
+        """Return what scores and silences."""
+        return IterativeCallback(self, problem)
+
+
+class IterativeCallback(MethodCallback):
+    """Remembers which units are gone, and the budget as formulas."""
+
+    def __init__(self, method: Iterative, problem: Problem) -> None:
+        super().__init__(problem)
+        self.method = method
+        self.criterion, self.allocator = method.scoring(), method.allocating()
+
+    def begin(self, context: StepContext) -> None:
+        """Nothing is gone yet."""
+        limits = formula_limits(self.problem, self._scores(context), self.allocator)
+        gone = {g.id: torch.zeros(g.size, dtype=torch.bool) for g in self.groups}
+        self.memory.update(limits=limits, gone=gone)
+
+    def before_step(self, context: StepContext) -> None:
+        """Silence the next units when their time has come."""
+        super().before_step(context)
+        due = self._round_at(context.step, context.total_steps)
+        if due is None:
+            return
+        keep = keep_within(
+            self.problem,
+            self._scores(context),
+            self.allocator,
+            self.memory["limits"],
+            progress=progress_at(due / self.method.rounds, self.method.schedule),
+        )
+        for name, stays in keep.items():
+            self.memory["gone"][name] |= ~torch.from_numpy(stays)
+        self._silence(context)
+
+    def after_step(self, context: StepContext) -> None:
+        """Keep silent what is gone."""
+        self._silence(context)
+
+    def plan(self, context: StepContext) -> Plan:
+        """Return the plan that removes what is gone."""
+        return decide(self.problem, self._scores(context), self.allocator)
+
+    def _round_at(self, step: int, total: int) -> int | None:
+        """Return which round, from 1, is held before `step`; None if none is."""
+        last = max(1, round(self.method.until * total))
+        for number in range(1, self.method.rounds + 1):
+            if step == (number - 1) * last // self.method.rounds:
+                following = number * last // self.method.rounds
+                if following > step:  # of several rounds in one step, the last one counts
+                    return number
+        return None
+
+    def _silence(self, context: StepContext) -> None:
+        keep = {name: (~gone).numpy() for name, gone in self.memory["gone"].items()}
+        silence_(live_tensors(context.model), self.groups, keep)
+
+    def _scores(self, context: StepContext) -> dict[str, Tensor]:
+        """Return the scores; units that are gone come after all others, and stay gone."""
+        scores = scores_of(self.problem, context.model, self.criterion)
+        gone = self.memory.get("gone", {})
+        return {
+            name: torch.where(gone[name], values.min().clamp_max(0) - 1, values) if name in gone else values
+            for name, values in scores.items()
+        }
+
+
+ENTRY = Iterative
