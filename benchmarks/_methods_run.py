@@ -43,7 +43,7 @@ class Protocol:
         dense_epochs: Of the network that is pruned, from scratch.
         epochs: Of every method, those of the decision included.
         deciding: Part of them that a method which trains may decide in.
-        batches: An epoch is cut to this many; None takes all.
+        batches: An epoch is cut to so many of them; None takes all.
         precision: Of the training.
     """
 
@@ -146,19 +146,22 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     if task.method == "dense":
         return _row(task, protocol, dense(task.network, task.seed, protocol, folder), {})
     began = time.perf_counter()
+    if task.method == "dense_longer":
+        model = dense(task.network, task.seed, protocol, folder)
+        fit(model, batches(protocol, task.seed + 100), config=finetuning(task, protocol), progress=False)
+        return _row(task, protocol, model, {"seconds": round(time.perf_counter() - began, 1)})
     plan, small, left = _decided(task, protocol, folder)
     decided = time.perf_counter() - began
     after_pruning = evaluate(small, dataset().evaluation("validation")).accuracy
     long = task.method in AT_INITIALISATION or task.method == "scratch_long"
     from_scratch = long or task.method == "scratch"
-    config = FitConfig(
-        epochs=1,
-        steps=left + (protocol.dense_epochs * len(batches(protocol, 0)) if long else 0),
-        lr=0.2 if from_scratch else 0.05,
-        schedule="one-cycle" if from_scratch else "cosine",
-        seed=task.seed,
-        precision=protocol.precision,
-    )
+    if from_scratch:
+        dense_steps = protocol.dense_epochs * len(batches(protocol, 0))
+        config = FitConfig(
+            steps=left + long * dense_steps, lr=0.2, seed=task.seed, precision=protocol.precision
+        )
+    else:
+        config = replace(finetuning(task, protocol), steps=left)
     fit(small, batches(protocol, task.seed + 100), config=config, progress=False)
     if plan is not None:
         (folder / "plans").mkdir(exist_ok=True)
@@ -173,6 +176,13 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - began, 1),
             "validation_after_pruning": after_pruning,
         },
+    )
+
+
+def finetuning(task: Task, protocol: Protocol) -> FitConfig:
+    """Return how everything is trained that begins with the weights of the dense network."""
+    return FitConfig(
+        epochs=protocol.epochs, lr=0.05, schedule="cosine", seed=task.seed, precision=protocol.precision
     )
 
 

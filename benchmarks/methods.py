@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks._methods_latency import measure  # noqa: E402
-from benchmarks._methods_run import NETWORKS, TORCH_PRUNING, Protocol, Task, run  # noqa: E402
+from benchmarks._methods_run import AT_INITIALISATION, NETWORKS, TORCH_PRUNING, Protocol, Task, run  # noqa: E402
 from benchmarks._methods_table import write_tables  # noqa: E402
 from benchmarks._methods_torch_pruning import IMPORTANCES  # noqa: E402
 
@@ -48,8 +48,6 @@ METHODS = (
     *("obs", "orthp", "iterative", "soft", "asfp", "network_slimming", "thinet"),
     *("gator", "ascp", "spp", "greg1", "greg2", "tpp"),
 )
-INITIALISATION = ("snip", "grasp", "synflow")
-CONTROLS = ("scratch", "scratch_long")
 VARIANTS = (
     ("l2", {"allocator": "uniform"}, "l2, uniform widths"),
     ("taylor", {"options": {"form": "weight"}}, "taylor, weight form"),
@@ -63,9 +61,13 @@ def tasks(seeds: int, only: tuple[str, ...]) -> Iterator[Task]:
     for seed in range(seeds):
         for network in NETWORKS:
             yield Task(network, 1.0, "dense", seed)
+        for network in NETWORKS:
+            yield Task(network, 1.0, "dense_longer", seed)
         for macs in BUDGETS:
             for network in NETWORKS:
-                for method in only or (*CRITERIA, *METHODS, *CONTROLS, *INITIALISATION):
+                # What trains from scratch takes as long as ten others together: one seed.
+                long = () if seed else ("scratch_long", *AT_INITIALISATION)
+                for method in only or (*CRITERIA, *METHODS, "scratch", *long):
                     yield Task(network, macs, method, seed)
                 for method, settings, label in () if only else VARIANTS:
                     yield Task(network, macs, method, seed, label=label, **settings)  # type: ignore[arg-type]
@@ -92,9 +94,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def carry_out(
     pending: list[Task], protocol: Protocol, folder: Path, runs: Path, *, workers: int, minutes: float
-) -> None:
-    """Run tasks side by side, one thread each; a row is on the disk as soon as it is known."""
-    began, total = time.monotonic(), len(pending)
+) -> int:
+    """Run tasks side by side, one thread each; a row is on the disk as soon as it is known.
+
+    Returns how many have failed.
+    """
+    began, total, failed = time.monotonic(), len(pending), 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         running: dict[Future[dict[str, Any]], Task] = {}
@@ -108,7 +113,7 @@ def carry_out(
                 running[pool.submit(run, task, protocol, folder)] = task
             if not running:
                 print(f"stopped after {minutes:.0f} minutes, {len(pending)} runs are left", file=sys.stderr)
-                return
+                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 try:
@@ -116,6 +121,7 @@ def carry_out(
                 except Exception:
                     print(f"{task.network} {task.macs} {task.row} failed", file=sys.stderr)
                     traceback.print_exc()
+                    failed += 1
                     continue
                 with runs.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
@@ -127,6 +133,7 @@ def carry_out(
                     file=sys.stderr,
                     flush=True,
                 )
+    return failed
 
 
 def main() -> int:
@@ -152,6 +159,7 @@ def main() -> int:
             for row in rows:
                 print(json.dumps({k: row[k] for k in ("network", "macs", "row", "test_accuracy")}))
             return 0 if len(rows) == len(list(tasks(1, QUICK))) else 1
+    failed = 0
     if not options.tables:
         CACHE.mkdir(parents=True, exist_ok=True)
         finished = done(RUNS)
@@ -159,10 +167,10 @@ def main() -> int:
         if options.torch_pruning:
             wanted = torch_pruning_tasks(options.seeds)
         pending = [t for t in wanted if (t.network, t.macs, t.row, t.seed) not in finished]
-        carry_out(pending, Protocol(), CACHE, RUNS, workers=options.workers, minutes=options.minutes)
+        failed = carry_out(pending, Protocol(), CACHE, RUNS, workers=options.workers, minutes=options.minutes)
         measure(read(RUNS), CACHE, LATENCY)
     write_tables(read(RUNS), read(LATENCY), RESULTS, ROOT / "docs" / "results")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class Path:
         costs: Costs of plans; knows `groups` and maybe more.
         fits: Whether a number of channels is one the runtime likes.
         dropped: Ids of groups of which nothing is kept; none of `groups`.
+        gone: Per group id, units that have left already: they come back only where no width that `fits` is
+            as small as what is left.
     """
 
     def __init__(
@@ -50,10 +52,16 @@ class Path:
         costs: Costs,
         fits: Callable[[int], bool],
         dropped: Collection[str] = (),
+        gone: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> None:
         self.groups = tuple(groups)
-        self.scores = [np.asarray(s, dtype=np.float64) for s in scores]
-        self.allowed = [allowed_counts(g.size, g.width, fits) for g in groups]
+        absent = [(gone or {}).get(g.id, np.zeros(g.size, dtype=bool)) for g in groups]
+        given = [np.asarray(s, dtype=np.float64) for s in scores]
+        # For the allocator a unit that has left is one of the least; as nothing but rank, it is below all.
+        self.scores = [_with_least(s, a) for s, a in zip(given, absent, strict=True)]
+        self._ranks = [np.where(a, -np.inf, s) for s, a in zip(given, absent, strict=True)]
+        widths = [allowed_counts(g.size, g.width, fits) for g in groups]
+        self.allowed = [_up_to(w, int((~a).sum())) for w, a in zip(widths, absent, strict=True)]
         self._allocator, self._costs = allocator, costs
         columns = {name: i for i, name in enumerate(costs.group_ids)}
         self._columns = [columns[g.id] for g in groups]
@@ -81,7 +89,7 @@ class Path:
 
     def keep(self, counts: Counts) -> dict[str, npt.NDArray[np.bool_]]:
         """Return which units stay, per group id, for one row of counts."""
-        chosen = zip(self.groups, self.scores, counts, strict=True)
+        chosen = zip(self.groups, self._ranks, counts, strict=True)
         best = {g.id: keep_best(s, int(n)) for g, s, n in chosen}
         nothing = {n: np.zeros(int(self._costs.sizes[c]), dtype=bool) for n, c in self.dropped.items()}
         return best | nothing
@@ -89,3 +97,15 @@ class Path:
     def _evaluate(self, rows: Counts, metrics: Sequence[str]) -> dict[str, Floats]:
         found = self._costs.evaluate(rows, metrics=tuple(KEYS[m] for m in metrics))
         return {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in metrics}
+
+
+def _with_least(scores: Floats, absent: npt.NDArray[np.bool_]) -> Floats:
+    """Return `scores` with 0, or the least score there is if that is negative, for absent units."""
+    if not absent.any():
+        return scores
+    return np.where(absent, min(0.0, float(scores[~absent].min(initial=0.0))), scores)
+
+
+def _up_to(allowed: Counts, most: int) -> Counts:
+    """Return the allowed widths up to `most`; the smallest one if all are larger."""
+    return allowed[: max(1, int(np.searchsorted(allowed, most, side="right")))]

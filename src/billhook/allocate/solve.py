@@ -52,6 +52,7 @@ def solve(
     fits: Callable[[int], bool],
     latency: MeasureLatency | None = None,
     dropped: Set[str] = frozenset(),
+    gone: Keeps | None = None,
 ) -> Allocation:
     """Return the widest network on the allocator's path that meets `budget`.
 
@@ -69,6 +70,7 @@ def solve(
             Needed for a latency bound only.
         dropped: Ids of groups of which nothing stays, because a method has decided that their residual
             branches go; all groups of such a branch. They take no part in the sharing out.
+        gone: Per group id, units that have left already and are not to come back; see `Path`.
     Raises:
         BudgetError: if even the smallest allowed widths miss a bound; `reachable` holds what they reach.
         InputError: for a latency bound without `latency`, or if `dropped` names a group that cannot shrink.
@@ -76,7 +78,7 @@ def solve(
     if unknown := sorted(dropped - set(costs.group_ids)):
         raise InputError(f"dropped={unknown}: no such groups among those that may shrink")
     shared = [g for g in groups if g.id not in dropped]
-    path = Path(shared, [scores[g.id] for g in shared], allocator, costs, fits, sorted(dropped))
+    path = Path(shared, [scores[g.id] for g in shared], allocator, costs, fits, sorted(dropped), gone)
     bounds = dict(budget.bounds)
     timed = bounds.pop("latency", None)
     if timed is not None and latency is None:

@@ -40,7 +40,7 @@ def score(
             numbers that are not finite.
     """
     context = ScoreContext.of(model, seed, example_inputs)
-    _check_supported(criterion, groups, context)
+    check_supported(criterion, groups, context)
     with torch.no_grad():
         context = criterion.prepare(model, groups, context, calibration)
         scores = {g.id: criterion.score(g, context).to("cpu", torch.float32) for g in groups}
@@ -53,7 +53,8 @@ def score(
     return scores
 
 
-def _check_supported(criterion: Criterion, groups: Sequence[ChannelGroup], context: ScoreContext) -> None:
+def check_supported(criterion: Criterion, groups: Sequence[ChannelGroup], context: ScoreContext) -> None:
+    """Raise `InputError` if the criterion cannot judge a group; lists all."""
     reasons = {g.id: criterion.unsupported(g, context) for g in groups}
     problems = [f"{name!r}: {reason}" for name, reason in reasons.items() if reason]
     if problems:

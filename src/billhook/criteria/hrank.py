@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from billhook.criteria._activations import OfActivations
+from billhook.errors import InputError
 from billhook.options import Number, option
 from billhook.registry import Info
 
@@ -29,6 +30,8 @@ def ranks(maps: Tensor) -> Tensor:
     """
     if maps.dim() == 3:
         return maps.ne(0).any(2).float()
+    if not torch.isfinite(maps).all():
+        raise InputError("activations hold NaN or infinite values; look at the weights and at the data")
     found: Tensor = torch.linalg.matrix_rank(maps.flatten(2, -2))
     return found.float()
 

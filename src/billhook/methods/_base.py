@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -18,7 +19,7 @@ from billhook.errors import InputError
 from billhook.graph import ExampleInputs, Graph, Plan, Scope, apply, capture
 from billhook.graph.groups import ChannelGroup
 from billhook.options import Configurable
-from billhook.train import Batches, EpochRecord, FitConfig
+from billhook.train import EpochRecord, FitConfig, as_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Problem:
     @property
     def calibration(self) -> Calibration | None:
         """Data and loss for criteria that learn from data."""
-        return None if self.data is None else Calibration(_First(self.data), self.loss)
+        return None if self.data is None else Calibration(_First(self.data, self.seed), self.loss)
 
     def on(self, model: nn.Module) -> Problem:
         """Return the same problem for `model`, which is built like the present one."""
@@ -111,6 +112,9 @@ class Outcome:
 class Method(Configurable, ABC):
     """Decides what stays; a subclass is a frozen dataclass whose fields are its options."""
 
+    def check(self, problem: Problem) -> None:
+        """Raise now what `run` would raise about the network itself, before anything is trained."""
+
     @abstractmethod
     def run(self, problem: Problem) -> Outcome:
         """Return a plan that meets the problem's budget; the problem's model is left untouched."""
@@ -122,9 +126,21 @@ _CALIBRATION = 64  # batches at most; criteria that want fewer say so themselves
 class _First:
     """The first batches of an epoch, the same ones every time they are read."""
 
-    def __init__(self, data: Any) -> None:
-        self._data = data
+    def __init__(self, data: Any, seed: int) -> None:
+        self._data, self._seed = data, seed
 
-    def __iter__(self) -> Any:
-        whole = self._data.epoch(0) if isinstance(self._data, Batches) else self._data
+    def __iter__(self) -> Iterator[Any]:
+        data = self._data
+        # What has a length can be read again and again, in an order that follows from the seed alone.
+        whole = as_batches(data, self._seed).epoch(0) if hasattr(data, "__len__") else _iterated(data)
         return islice(iter(whole), _CALIBRATION)
+
+
+def _iterated(data: Any) -> Iterator[Any]:
+    try:
+        return iter(data)
+    except TypeError:
+        raise InputError(
+            f"data of type {type(data).__name__} holds no batches; give a DataLoader or a list of "
+            "(inputs, targets)"
+        ) from None

@@ -30,6 +30,7 @@ def decide(
     allocator: Allocator,
     *,
     dropped: Set[str] = frozenset(),
+    gone: Mapping[str, Tensor] | None = None,
 ) -> Plan:
     """Return the plan that keeps the best units of every group and meets the problem's budget.
 
@@ -38,6 +39,7 @@ def decide(
         scores: Per group in scope, one score per unit; higher = keep.
         allocator: How width is shared out between groups.
         dropped: Groups inside residual branches that are gone altogether.
+        gone: Per group, units ([size], True = has left) that are not to come back.
     Raises:
         BudgetError: if no allowed widths meet the budget; names the reachable bound.
     """
@@ -52,6 +54,7 @@ def decide(
             fits=_fits(problem),
             latency=latency,
             dropped=dropped,
+            gone=_masks(gone),
         )
     return make_plan(
         problem.graph,
@@ -87,6 +90,7 @@ def keep_within(
     limits: Mapping[str, float],
     *,
     progress: float = 1.0,
+    gone: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Keep]:
     """Return which units stay part of the way from the full network (`progress` 0) to `limits` (1).
 
@@ -96,6 +100,7 @@ def keep_within(
         allocator: As in `decide`.
         limits: As `formula_limits` returns them.
         progress: How far each cost has come down from the original's.
+        gone: As in `decide`.
     """
     if progress <= 0:
         return {g.id: np.ones(g.size, dtype=bool) for g in problem.groups}
@@ -110,6 +115,7 @@ def keep_within(
         problem.graph.costs,
         Budget.from_dict({m: f"{value!r}{units[m]}" for m, value in bounds.items()}),
         fits=_fits(problem),
+        gone=_masks(gone),
     )
     return dict(allocation.keep)
 
@@ -123,6 +129,10 @@ def with_units(problem: Problem, plan: Plan, keep: Mapping[str, Keep]) -> Plan:
 
 def _arrays(scores: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float64]]:
     return {name: values.detach().double().cpu().numpy() for name, values in scores.items()}
+
+
+def _masks(units: Mapping[str, Tensor] | None) -> dict[str, Keep]:
+    return {name: mask.cpu().numpy() for name, mask in (units or {}).items()}
 
 
 def _fits(problem: Problem) -> Callable[[int], bool]:

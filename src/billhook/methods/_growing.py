@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,7 +153,8 @@ class GrowingCallback(FixedWidths):
     def after_backward(self, context: StepContext) -> None:
         """Add the gradient of the penalty."""
         parameters = dict(context.model.named_parameters())
-        limit = 1 / max(float(group["lr"]) for group in context.optimizer.param_groups)
+        rate = max(float(group["lr"]) for group in context.optimizer.param_groups)
+        limit = 1 / rate if rate > 0 else math.inf  # a warm-up may begin at 0
         for name, penalties in self.penalties(context).items():
             penalise_(parameters, self.penalised[name], penalties, limit)
 

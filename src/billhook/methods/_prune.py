@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,7 +191,7 @@ def pruning_callback(
 
     The loop trains `model` itself; see `billhook.train.CallbackDriver` for the lines that drive a callback.
     At the end `driver.finish()` returns the plan, and `apply(model, plan)` the smaller network. Takes the
-    arguments of `prune` and raises its errors; only criteria that learn from data need `data` here.
+    arguments of `prune` and raises its errors. `data` is for criteria that learn from data, and for ThiNet.
     """
     chosen = find_method(method, options or {}, allocator)
     if not isinstance(chosen, TrainingMethod):
@@ -219,6 +220,8 @@ def find_method(name: str, options: Mapping[str, Any], allocator: str | None) ->
     """Return the method called `name`, or one-shot pruning with the criterion of that name."""
     if name in methods.names():
         if allocator is not None:
+            if "allocator" not in {f.name for f in fields(methods.get(name))}:
+                raise InputError(f"method {name!r} shares the width out itself; leave the allocator out")
             options = {**options, "allocator": allocator}
         return configure(methods.get(name), options, what=f"method {name!r}")
     if name not in criteria.names():

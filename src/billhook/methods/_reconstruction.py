@@ -98,6 +98,12 @@ def moments(
     if not read:
         raise InputError("the calibration data holds no batch; give data=[(inputs, targets), …]")
     _check_called(layers, found)
+    for name, sums in found.items():
+        if not torch.isfinite(sums.second).all():
+            raise InputError(
+                f"what layer weight {name!r} reads holds NaN or infinite values; look at the weights and at "
+                "the data"
+            )
     if teacher is None:
         for layer in layers:
             sums = found[layer.tensor]

@@ -79,6 +79,10 @@ class TrainingMethod(Method):
     def callback(self, problem: Problem) -> MethodCallback:
         """Return what acts on `problem.model` while somebody trains it."""
 
+    def check(self, problem: Problem) -> None:
+        """Raise what making the callback raises: whether the method can judge the network."""
+        self.callback(problem)
+
     def run(self, problem: Problem) -> Outcome:
         """Train a copy of the model, deciding; the model itself is left untouched.
 

@@ -63,6 +63,40 @@ def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str
             scale_(tensors, readers(group, tensors), torch.from_numpy(stays).float())
 
 
+class Silencer:
+    """Keeps units silent while a network trains: called after every step, it works out what to zero once.
+
+    Args:
+        groups: Groups whose units may be silent.
+    """
+
+    def __init__(self, groups: Sequence[ChannelGroup]) -> None:
+        self._groups = groups
+        self._key: object = None
+        self._factors: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def hold_(self, model: nn.Module, gone: Mapping[str, Tensor]) -> None:
+        """Let nobody read the units in `gone` ([size] for each group); a change must be a new mapping."""
+        if self._key is not gone:
+            self._key, self._factors = gone, self._worked_out(model, gone)
+        for tensor, factor in self._factors:
+            tensor.mul_(factor)
+
+    def _worked_out(self, model: nn.Module, gone: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        named: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        found = []
+        for group in self._groups:
+            absent = gone.get(group.id)
+            if absent is None or not absent.any():
+                continue
+            for m in readers(group, named):
+                tensor = named[m.tensor]
+                vector = spread((~absent).to(tensor.device, tensor.dtype), m, tensor.shape[m.axis])
+                found.append((tensor, along(vector, m.axis, tensor.dim())))
+        return found
+
+
 class Masks:
     """Factors on units for the length of one step: forward and backward see W·z, the optimiser sees W.
 
@@ -89,13 +123,20 @@ class Masks:
         self._sizes = {g.id: g.size for g in groups}
         self._own: dict[str, Tensor] = {}
         self._vectors: dict[str, list[Tensor]] = {}
+        self._frozen: set[str] = set()
 
     @torch.no_grad()
     def put(self, factors: Mapping[str, Tensor]) -> None:
-        """Multiply the weights by one factor per unit ([size] for each group)."""
-        assert not self._own, "masks are on already"
+        """Multiply the weights by one factor per unit ([size] for each group).
+
+        Weights that do not train get a gradient for this step, because units behind them have slopes too.
+        """
+        self._restore()  # a step that never came to its backward pass
         for name, places in self._where.items():
             weight = self._parameters[name]
+            if not weight.requires_grad:
+                self._frozen.add(name)
+                weight.requires_grad_(True)
             self._own[name] = weight.detach().clone()
             self._vectors[name] = [
                 along(spread(factors[g].to(weight), m, weight.shape[m.axis]), m.axis, weight.dim())
@@ -108,10 +149,11 @@ class Masks:
     def take_off(self) -> dict[str, Tensor]:
         """Put the weights back; return ∂L/∂z of every unit ([size] for each group)."""
         slopes = {name: torch.zeros(size) for name, size in self._sizes.items()}
+        vectors_of = self._vectors
+        self._restore()
         for name, places in self._where.items():
-            weight, vectors = self._parameters[name], self._vectors[name]
-            weight.copy_(self._own[name])
-            if weight.grad is None:
+            weight, vectors = self._parameters[name], vectors_of.get(name)
+            if weight.grad is None or vectors is None:
                 continue
             for at, (group, member) in enumerate(places):
                 product = weight.grad * weight
@@ -121,8 +163,18 @@ class Masks:
                 slopes[group] += per_unit(along_axis, member).to(slopes[group])
             for vector in vectors:
                 weight.grad.mul_(vector)
-        self._own, self._vectors = {}, {}
+            if name in self._frozen:
+                weight.grad = None
+        self._frozen = set()
         return slopes
+
+    def _restore(self) -> None:
+        """Put the weights back as they were without masks."""
+        for name, own in self._own.items():
+            self._parameters[name].copy_(own)
+        for name in self._frozen:
+            self._parameters[name].requires_grad_(False)
+        self._own, self._vectors = {}, {}
 
 
 def unit_norms(tensors: Tensors, group: ChannelGroup, *, power: int = 2, which: str = "out") -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from billhook.allocate.families.global_ import Global
 from billhook.allocate.path import KEYS
 from billhook.graph import Plan
-from billhook.graph.branches import completed, gone
+from billhook.graph.branches import completed
+from billhook.graph.branches import gone as gone_branches
 from billhook.methods._base import Problem
 from billhook.methods._decide import decide, formula_limits, timing
 from billhook.methods._gates import (
@@ -26,7 +28,7 @@ from billhook.methods._gates import (
     unit_costs,
 )
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import Masks, live_tensors, silence_
+from billhook.methods._units import Masks, Silencer
 from billhook.options import Flag, Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -40,7 +42,8 @@ INFO = Info(
 
 ORDER = Global(normalize="none", floor=0.0)  # gates are compared with each other as they are
 _CLOSING = 0.25  # part of the gated steps in which a gate that nothing defends closes, at strength 1
-_FASTER, _FAINTEST, _STRONGEST = 1.05, 0.05, 1000.0  # of the strength, which follows the budget
+_PACE = 10.0  # logarithm of how much the strength may grow in the gated steps, while the cost is behind
+_FAINTEST, _STRONGEST = 0.05, 1000.0  # of the strength, times the initial one
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class Gator(TrainingMethod):
         A gate multiplies the weights that read its channels, in place of the activations, and is drawn once
         per step, for all layers that read the unit and for all samples. That computes the same network, needs
         no pass over activations, and works for any layer. Nothing is drawn in evaluation.
-        The strength λ is not fixed but follows the cost along a straight line to the budget.
+        The strength λ is not fixed: the cost is to follow a straight line to the budget. Behind it, λ grows;
+        ahead of it, nothing pulls and nothing closes.
+        When the widths are settled they are rounded, which may bring closed units back, with the weights they
+        had; a closed unit gets no gradient until then.
         Costs are those of the captured network (true resolutions, all layers), not of a table by stage.
     """
 
@@ -88,6 +94,8 @@ class GatorCallback(MethodCallback):
         self.method = method
         self.sizes = [g.size for g in self.groups]
         self.costs = problem.graph.costs
+        whole = self.costs.cost(None).to_dict()
+        self._full = {metric: float(whole[key]) for metric, key in KEYS.items()}
         columns = {name: i for i, name in enumerate(self.costs.group_ids)}
         self.columns = [columns[g.id] for g in self.groups]
         own = {g.id for g in self.groups}
@@ -95,6 +103,8 @@ class GatorCallback(MethodCallback):
         self.branches = [b for b in problem.graph.branches if own.issuperset(b.groups) and method.branches]
         self._masks: Masks | None = None
         self._slope = torch.zeros(0)
+        self._silencer = Silencer(self.groups)
+        self._gone: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def begin(self, context: StepContext) -> None:
         """Open all gates."""
@@ -112,6 +122,7 @@ class GatorCallback(MethodCallback):
             limits=limits,
             rate=m.gate_lr or natural,
             charged=self._charged(),
+            behind=False,
             plan="",
         )
 
@@ -120,14 +131,15 @@ class GatorCallback(MethodCallback):
         super().before_step(context)
         if self.memory["plan"]:
             return
-        self._shut()
-        costs = self._cost()
-        done = context.step / max(1.0, self.method.until * context.total_steps)
-        if done >= 1 or excess(costs, self._full(), self.memory["limits"], 1.0) <= 1:
-            self._settle(context)
+        gated = max(1.0, self.method.until * context.total_steps)
+        done = context.step / gated
+        self._shut(done)
+        if done >= 1 or self._excess(1.0) <= 1:
+            self._settle()
             return
-        behind = excess(costs, self._full(), self.memory["limits"], done) > 1
-        strength = self.memory["strength"] * (_FASTER if behind else 1 / _FASTER)
+        self.memory["behind"] = self._excess(done) > 1
+        change = math.exp(_PACE / gated)
+        strength = self.memory["strength"] * (change if self.memory["behind"] else 1 / change)
         low, high = (factor * self.method.strength for factor in (_FAINTEST, _STRONGEST))
         self.memory["strength"] = min(high, max(low, strength))
         generator = torch.Generator().manual_seed(self.problem.seed * 1_000_003 + context.step)
@@ -144,7 +156,10 @@ class GatorCallback(MethodCallback):
         m, memory = self.method, self.memory
         task = torch.cat([slopes[g.id] for g in self.groups])
         share = self._shares()
-        gradient = gate_gradient(self._slope, task, share, memory["strength"])
+        if not torch.isfinite(task).all():
+            return  # a step that overflowed, which the optimiser leaves out as well
+        strength = memory["strength"] if memory["behind"] else 0.0
+        gradient = gate_gradient(self._slope, task, share, strength)
         # lr_e = ρ / w_e and wd_e = wd · w_e / g with the source's g = 0.2; ρ plays the part of lr · g.
         decay = m.weight_decay * share / 0.2 * memory["theta"]
         memory["momentum"].mul_(m.momentum).add_(gradient + decay)
@@ -153,38 +168,56 @@ class GatorCallback(MethodCallback):
         memory["theta"] -= step.clamp(-1.0, 1.0) * memory["open"]
 
     def after_step(self, context: StepContext) -> None:
-        """Keep silent what is shut; branches that are gone add nothing."""
-        tensors = live_tensors(context.model)
-        keep = {name: units.numpy() for name, units in self._split(self.memory["open"]).items()}
-        silence_(tensors, self.groups, keep)
-        for branch in gone(self.branches, keep):
-            for name in branch.tensors & dict(context.model.named_parameters()).keys():
-                tensors[name].zero_()
+        """Keep silent what has left; branches that are gone add nothing."""
+        if not self.memory["plan"]:
+            return
+        is_open = self.memory["open"]
+        if self._gone is None or self._gone[0] is not is_open:
+            self._gone = is_open, {name: ~units for name, units in self._split(is_open).items()}
+        gone = self._gone[1]
+        self._silencer.hold_(context.model, gone)
+        branches = gone_branches(self.branches, {name: (~units).numpy() for name, units in gone.items()})
+        if branches:
+            tensors = dict(context.model.named_parameters())
+            for name in frozenset[str]().union(*(b.tensors for b in branches)) & tensors.keys():
+                tensors[name].detach().zero_()
 
     def plan(self, context: StepContext) -> Plan:
         """Return the settled plan."""
         if not self.memory["plan"]:
-            self._shut()
-            self._settle(context)
-            self.after_step(context)
+            self._shut(1.0)
+            self._settle()
+        self.after_step(context)
         return Plan.from_json(self.memory["plan"]).attached(self.problem.graph)
 
-    def _shut(self) -> None:
-        """Close for good the gates below one half; something stays of every group that is in no branch."""
-        theta, is_open = self.memory["theta"], self.memory["open"]
-        closing = self._split(is_open & (theta < 0))
-        opened = self._split(is_open)
-        droppable = {name for b in self.branches for name in b.groups}
-        keep: dict[str, npt.NDArray[np.bool_]] = {}
-        for group in self.groups:
-            stays = opened[group.id] & ~closing[group.id]
-            if not stays.any() and group.id not in droppable:
-                own = self._split(theta)[group.id]
-                stays[torch.where(opened[group.id], own, -torch.inf).argmax()] = True
-            keep[group.id] = stays.numpy()
-        self.memory["open"] = self._flat(self._complete(keep))
+    def _shut(self, done: float) -> None:
+        """Close gates below one half, the lowest first, as far as the line to the budget has come.
 
-    def _settle(self, context: StepContext) -> None:
+        Something stays of every group that is in no branch.
+        """
+        theta, is_open = self.memory["theta"], self.memory["open"]
+        droppable = {name for b in self.branches for name in b.groups}
+        group_of = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes)).tolist()
+        candidates = (is_open & (theta < 0)).nonzero().flatten()
+        counts = self._counts()
+        left = [int(units.sum()) for units in self._split(is_open).values()]
+        closing: list[int] = []
+        for unit in candidates[theta[candidates].argsort(stable=True)].tolist():
+            group = group_of[unit]
+            if left[group] == 1 and self.groups[group].id not in droppable:
+                continue
+            if self._excess(done, counts) <= 1:
+                break
+            left[group] -= 1
+            counts[self.columns[group]] -= 1
+            closing.append(unit)
+        if closing:
+            now_open = is_open.clone()
+            now_open[closing] = False
+            keep = {name: units.numpy() for name, units in self._split(now_open).items()}
+            self.memory["open"] = self._flat(self._complete(keep))
+
+    def _settle(self) -> None:
         opened = self._split(self.memory["open"])
         # What is shut is worse than anything that is open, however far its θ had come.
         ranked = torch.where(self.memory["open"], self.memory["theta"], self.memory["theta"] - 100.0)
@@ -202,20 +235,20 @@ class GatorCallback(MethodCallback):
         counts[self.columns] = [int(units.sum()) for units in self._split(self.memory["open"]).values()]
         return counts
 
-    def _cost(self) -> dict[str, float]:
-        found = self.costs.evaluate(self._counts()[None], metrics=tuple(KEYS.values()))
-        return {m: float(found[KEYS[m]][0]) for m in self.memory["limits"]}
-
-    def _full(self) -> dict[str, float]:
-        whole = self.costs.cost(None).to_dict()
-        return {m: float(whole[KEYS[m]]) for m in self.memory["limits"]}
+    def _excess(self, done: float, counts: npt.NDArray[np.int64] | None = None) -> float:
+        """Return the largest ratio of a cost to where the line to its limit stands."""
+        limits = self.memory["limits"]
+        rows = (self._counts() if counts is None else counts)[None]
+        found = self.costs.evaluate(rows, metrics=tuple(KEYS[m] for m in limits))
+        costs = {m: float(found[KEYS[m]][0]) for m in limits}
+        return excess(costs, self._full, limits, done)
 
     def _shares(self) -> Tensor:
         """Return the cost share w of every gate's unit, relative to the whole network as it was."""
-        counts, whole = self._counts(), self.costs.cost(None).to_dict()
+        counts = self._counts()
         total = np.zeros(len(self.groups))
         for metric, factors in self.memory["charged"].items():
-            each = unit_costs(self.costs, counts, KEYS[metric])[self.columns] / whole[KEYS[metric]]
+            each = unit_costs(self.costs, counts, KEYS[metric])[self.columns] / self._full[metric]
             total += each * np.asarray(factors) / len(self.memory["charged"])
         floor = 1e-3 * total.max()  # of units that cost (almost) nothing; their step would be without bound
         shares = torch.from_numpy(np.maximum(total, floor)).float()
@@ -250,6 +283,9 @@ def latency_factors(problem: Problem) -> list[float]:
     with timing(problem) as measure:
         for group in problem.groups:
             half = np.arange(group.size) < max(1, group.size // 2)
+            if half.all():
+                factors.append(1.0)
+                continue
             counts = np.array(problem.graph.costs.sizes)
             counts[problem.graph.costs.group_ids.index(group.id)] = half.sum()
             left = problem.graph.costs.evaluate(counts[None], metrics=("macs",))["macs"][0] / macs

@@ -12,7 +12,7 @@ from billhook.methods._base import Problem
 from billhook.methods._decide import decide, formula_limits, keep_within
 from billhook.methods._parts import Allocating, Scoring, scores_of
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import live_tensors, silence_
+from billhook.methods._units import Silencer
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -62,6 +62,7 @@ class IterativeCallback(MethodCallback):
         super().__init__(problem)
         self.method = method
         self.criterion, self.allocator = method.scoring(), method.allocating()
+        self._silencer = Silencer(self.groups)
 
     def begin(self, context: StepContext) -> None:
         """Nothing is gone yet."""
@@ -81,9 +82,9 @@ class IterativeCallback(MethodCallback):
             self.allocator,
             self.memory["limits"],
             progress=progress_at(due / self.method.rounds, self.method.schedule),
+            gone=self.memory["gone"],
         )
-        for name, stays in keep.items():
-            self.memory["gone"][name] |= ~torch.from_numpy(stays)
+        self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in keep.items()}
         self._silence(context)
 
     def after_step(self, context: StepContext) -> None:
@@ -91,8 +92,11 @@ class IterativeCallback(MethodCallback):
         self._silence(context)
 
     def plan(self, context: StepContext) -> Plan:
-        """Return the plan that removes what is gone."""
-        return decide(self.problem, self._scores(context), self.allocator)
+        """Return the plan that removes what is gone, and more if the budget asks for it."""
+        plan = decide(self.problem, self._scores(context), self.allocator, gone=self.memory["gone"])
+        self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in plan.keep.items()}
+        self._silence(context)
+        return plan
 
     def _round_at(self, step: int, total: int) -> int | None:
         """Return which round, from 1, is held before `step`; None if none is."""
@@ -105,17 +109,10 @@ class IterativeCallback(MethodCallback):
         return None
 
     def _silence(self, context: StepContext) -> None:
-        keep = {name: (~gone).numpy() for name, gone in self.memory["gone"].items()}
-        silence_(live_tensors(context.model), self.groups, keep)
+        self._silencer.hold_(context.model, self.memory["gone"])
 
     def _scores(self, context: StepContext) -> dict[str, Tensor]:
-        """Return the scores; units that are gone come after all others, and stay gone."""
-        scores = scores_of(self.problem, context.model, self.criterion)
-        gone = self.memory.get("gone", {})
-        return {
-            name: torch.where(gone[name], values.min().clamp_max(0) - 1, values) if name in gone else values
-            for name, values in scores.items()
-        }
+        return scores_of(self.problem, context.model, self.criterion)
 
 
 ENTRY = Iterative

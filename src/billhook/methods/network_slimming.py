@@ -19,7 +19,7 @@ from billhook.methods._base import Problem
 from billhook.methods._decide import decide, formula_limits, keep_within
 from billhook.methods._parts import Allocating, scores_of
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import live_tensors, silence_
+from billhook.methods._units import Silencer, live_tensors
 from billhook.options import Number, OrAuto, configure, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -95,6 +95,7 @@ class SlimmingCallback(MethodCallback):
         super().__init__(problem)
         self.method, self.allocator = method, method.allocating()
         self.criterion = criteria.get("bn_scale")()
+        self._silencer = Silencer(self.groups)
         _require_scales(self.groups, ScoreContext.of(problem.model))
 
     def begin(self, context: StepContext) -> None:
@@ -117,9 +118,9 @@ class SlimmingCallback(MethodCallback):
         else:
             progress = over / self.method.passes
             scores, limits = self._scores(context), self.memory["limits"]
-            keep = keep_within(self.problem, scores, self.allocator, limits, progress=progress)
-            for name, stays in keep.items():
-                self.memory["gone"][name] |= ~torch.from_numpy(stays)
+            gone = self.memory["gone"]
+            keep = keep_within(self.problem, scores, self.allocator, limits, progress=progress, gone=gone)
+            self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in keep.items()}
         self._silence(context)
 
     @torch.no_grad()
@@ -152,13 +153,12 @@ class SlimmingCallback(MethodCallback):
         return min(self.method.passes, max(0, step) * self.method.passes // last)
 
     def _decide(self, context: StepContext) -> None:
-        plan = decide(self.problem, self._scores(context), self.allocator)
+        plan = decide(self.problem, self._scores(context), self.allocator, gone=self.memory["gone"])
         self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in plan.keep.items()}
         self.memory["plan"] = plan.to_json()
 
     def _silence(self, context: StepContext) -> None:
-        keep = {name: (~gone).numpy() for name, gone in self.memory["gone"].items()}
-        silence_(live_tensors(context.model), self.groups, keep)
+        self._silencer.hold_(context.model, self.memory["gone"])
 
     def _slots(self, context: StepContext) -> dict[str, Tensor]:
         """Return which entries of which scales the groups own."""
@@ -172,13 +172,8 @@ class SlimmingCallback(MethodCallback):
         return {name: torch.cat(indices) for name, indices in found.items()}
 
     def _scores(self, context: StepContext) -> dict[str, Tensor]:
-        """Return the mean |γ| of every unit; units that are gone come after all others, and stay gone."""
-        scores = scores_of(self.problem, context.model, self.criterion)
-        gone = self.memory.get("gone", {})
-        return {
-            name: torch.where(gone[name], torch.full_like(values, -1.0), values) if name in gone else values
-            for name, values in scores.items()
-        }
+        """Return the mean |γ| of every unit."""
+        return scores_of(self.problem, context.model, self.criterion)
 
 
 def is_scale(name: str, tensors: Mapping[str, Tensor]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from billhook.criteria import ScoreContext
+from billhook.criteria._score import check_supported
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import decide
 from billhook.methods._parts import Allocating, Scoring, scores_of
@@ -15,6 +17,10 @@ INFO = Info("scores every unit once and keeps the best", notes="any criterion wi
 @dataclass(frozen=True)
 class OneShot(Allocating, Scoring, Method):
     """A criterion says which units of a group stay, an allocator how many."""
+
+    def check(self, problem: Problem) -> None:
+        """Raise `InputError` if the criterion cannot judge a group in scope."""
+        check_supported(self.scoring(), problem.groups, ScoreContext.of(problem.model))
 
     def run(self, problem: Problem) -> Outcome:
         """Return the widest network within the budget, made of the best units of every group."""

@@ -7,8 +7,8 @@ from billhook.errors import InputError, MissingExtraError
 from billhook.graph import Scope
 from billhook.measure import backends
 from billhook.measure.environment import versions
-from billhook.methods import methods
-from billhook.options import configure
+from billhook.methods import Method, Problem, methods
+from billhook.methods._prune import find_method
 from billhook.pipeline.deciding import trains
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.work import Work
@@ -29,7 +29,7 @@ def check(subject: Subject) -> None:
     recipe = subject.recipe
     if recipe.budget is None:
         raise InputError("there is no budget: give --budget latency=0.5, or a [budget] table in the recipe")
-    _check_method(recipe)
+    method = _check_method(recipe)
     if recipe.train is not None and recipe.data is None:
         raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
     runtime = backends.get(recipe.export.backend)
@@ -38,19 +38,27 @@ def check(subject: Subject) -> None:
     finetunes = recipe.data is not None and recipe.finetune.wanted
     if (subject.trains or finetunes or trains(recipe.prune.method)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")
-    Scope(recipe.prune.include, recipe.prune.exclude).select(subject.graph.groups)
+    scope = Scope(recipe.prune.include, recipe.prune.exclude)
+    scope.select(subject.graph.groups)
+    method.check(
+        Problem(
+            subject.model,
+            subject.example_inputs,
+            recipe.budget.to_budget(),
+            scope=scope,
+            mixing=recipe.prune.mixing,
+            captured=subject.graph,
+        )
+    )
 
 
-def _check_method(recipe: Recipe) -> None:
+def _check_method(recipe: Recipe) -> Method:
     name = recipe.prune.method
     own = name in methods.names()
     info = methods.info(name) if own else criteria.info(name)
     if info.needs_data and recipe.data is None:
         raise InputError(f"method {name!r} learns from data: give --data, or a [data] table in the recipe")
-    if own:
-        configure(methods.get(name), recipe.prune.options, what=f"method {name!r}")
-    else:
-        configure(criteria.get(name), recipe.prune.options, what=f"method {name!r}")
+    return find_method(name, recipe.prune.options, recipe.prune.allocator)
 
 
 def check_unchanged(work: Work) -> None:

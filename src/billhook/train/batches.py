@@ -80,13 +80,14 @@ def as_batches(source: Any, seed: int = 0) -> Batches:
         return source
     if not hasattr(source, "__iter__"):
         raise InputError(
-            f"batches are a {type(source).__name__}; give a DataLoader or a list of (inputs, targets)"
+            f"data of type {type(source).__name__} holds no batches; give a DataLoader or a list of "
+            "(inputs, targets)"
         )
     try:
         length = len(source)
     except TypeError:
         raise InputError(
-            f"batches are a {type(source).__name__} without a length; give a DataLoader of a data set with a "
+            f"batches of type {type(source).__name__} have no length; give a DataLoader of a data set with a "
             "length, a list of (inputs, targets), or an object with __len__ and epoch(epoch, start)"
         ) from None
     if length == 0:

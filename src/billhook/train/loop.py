@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from billhook.errors import DataError, DivergedError, InputError
+from billhook.errors import BillhookError, DataError, DivergedError, InputError
 from billhook.train.batches import Batch, batch_size, unpack
 from billhook.train.checkpoint import Cadence, save_checkpoint
 from billhook.train.divergence import GoodWeights, LossWindow, first_bad
@@ -69,7 +69,7 @@ class Run:
         last = min(self.total, (epoch + 1) * self.per_epoch)
         for inputs, targets in self._batches(epoch):
             lr = self._lr(self.step)
-            self._window.add(self.stepper(inputs, targets, lr))
+            self._window.add(self._make_step(inputs, targets, lr))
             self.step += 1
             reporter.step(batch_size(inputs) * self.engine.world)
             if self._window.full or self.step == last:
@@ -86,6 +86,17 @@ class Run:
             f"epoch {epoch} ended after {done} of {promised} batches; "
             "len(batches) promises more than epoch() gives"
         )
+
+    def _make_step(self, inputs: Any, targets: Any, lr: float) -> torch.Tensor:
+        try:
+            return self.stepper(inputs, targets, lr)
+        except BillhookError:
+            # A callback may stumble over NaN before the losses are looked at: then that is what went wrong.
+            if self.stepper.loss is not None:
+                self._window.add(self.stepper.loss)
+                self.step += 1
+            self._read_losses()
+            raise
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         start = self.step % self.per_epoch

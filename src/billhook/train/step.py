@@ -31,6 +31,7 @@ class Stepper:
         self.ema = Ema(job.model, job.config.ema) if job.config.ema else None
         self._loss = job.loss or partial(cross_entropy, label_smoothing=job.config.label_smoothing)
         self._checked = False
+        self.loss: Tensor | None = None  # of the step that is being made, once it is known
 
     def __call__(self, inputs: Any, targets: Any, lr: float) -> Tensor:
         """Make one step; returns the loss, still on its device."""
@@ -41,8 +42,10 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
+        self.loss = None
         self.driver.before_step(inputs, targets)
         loss = self.driver.add_terms(self._forward(inputs, targets))
+        self.loss = loss.detach()
         self.engine.backward(loss, self.optimizer)
         self.driver.after_backward()
         if config.clip is not None:
@@ -51,7 +54,7 @@ class Stepper:
         self.driver.after_step()
         if self.ema is not None:
             self.ema.update(self.model)
-        return loss.detach()
+        return self.loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on."""

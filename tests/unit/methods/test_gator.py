@@ -116,8 +116,8 @@ def test_steps_to_close_agrees_with_a_simulation() -> None:
     assert steps * rate == pytest.approx(steps_to_close(logit(0.9)), rel=0.05)
 
 
-def _callback(model: nn.Module, x: Tensor, **options: object) -> GatorCallback:
-    problem = Problem(model, x, Budget(macs=0.6), round_to=1)
+def _callback(model: nn.Module, x: Tensor, macs: float = 0.6, **options: object) -> GatorCallback:
+    problem = Problem(model, x, Budget(macs=macs), round_to=1)
     callback = Gator(**options).callback(problem)  # type: ignore[arg-type]
     assert isinstance(callback, GatorCallback)
     return callback
@@ -170,7 +170,7 @@ def test_a_highway_channel_can_leave() -> None:
 def test_a_residual_branch_leaves_when_all_its_gates_are_shut() -> None:
     model, x = build("residual")
     data = batches("residual", 4)
-    callback = _callback(model, x)
+    callback = _callback(model, x, macs=0.17)  # the branch is 83 % of the network
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     driver = CallbackDriver([callback], model, optimizer, total_steps=8)
     _step(driver, model, *data[0])
@@ -259,3 +259,55 @@ def _slice(callback: GatorCallback, group: str) -> slice:
     at = [g.id for g in callback.groups].index(group)
     start = sum(callback.sizes[:at])
     return slice(start, start + callback.sizes[at])
+
+
+def test_a_step_that_overflowed_leaves_the_gates_alone() -> None:
+    model, x = build("residual")
+    callback = _callback(model, x)
+    driver = CallbackDriver([callback], model, torch.optim.SGD(model.parameters(), lr=0.01), total_steps=20)
+    _step(driver, model, *batches("residual", 1)[0])
+    before = callback.memory["theta"].clone()
+    inputs, targets = batches("residual", 1)[0]
+    driver.before_step(inputs, targets)
+    (nn.functional.cross_entropy(model(inputs), targets) * torch.inf).backward()
+    driver.after_backward()
+    assert torch.equal(callback.memory["theta"], before)
+
+
+def test_gates_before_a_frozen_layer_are_defended_too() -> None:
+    model, x = build("residual")
+    model.outer1.requires_grad_(False)  # type: ignore[union-attr]
+    callback = _callback(model, x)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    driver = CallbackDriver([callback], model, torch.optim.SGD(trained, lr=0.01), total_steps=20)
+    inputs, targets = batches("residual", 1)[0]
+    driver.before_step(inputs, targets)
+    nn.functional.cross_entropy(model(inputs), targets).backward()
+    assert callback._masks is not None
+    slopes = callback._masks.take_off()
+    assert slopes["inner1"].abs().sum() > 0
+    assert not model.outer1.weight.requires_grad  # type: ignore[union-attr]
+    assert model.outer1.weight.grad is None  # type: ignore[union-attr]
+
+
+def test_a_step_without_a_backward_pass_does_no_harm() -> None:
+    model, x = build("residual")
+    weight = model.outer1.weight  # type: ignore[union-attr]
+    before = weight.detach().clone()
+    callback = _callback(model, x, probability=0.6)
+    driver = CallbackDriver([callback], model, torch.optim.SGD(model.parameters(), lr=0.0), total_steps=20)
+    inputs, targets = batches("residual", 1)[0]
+    driver.before_step(inputs, targets)  # and the loop goes on with the next batch
+    _step(driver, model, inputs, targets)
+    assert torch.equal(weight, before)
+
+
+def test_the_cost_follows_the_line_to_the_budget() -> None:
+    model, x = build("residual")
+    callback = _callback(model, x, until=1.0)
+    driver = CallbackDriver([callback], model, torch.optim.SGD(model.parameters(), lr=0.01), total_steps=60)
+    data = batches("residual", 6)
+    for step in range(30):
+        _step(driver, model, *data[step % 6])
+    assert not callback.memory["plan"]
+    assert 0.9 < callback._excess(0.5) < 1.25  # half-way: near the line, not at the budget

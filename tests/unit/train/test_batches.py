@@ -84,8 +84,8 @@ def test_a_list_and_a_batches_object_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (iter([1, 2]), "list_iterator without a length"),
-        (5, "a int; give a DataLoader"),
+        (iter([1, 2]), "batches of type list_iterator have no length"),
+        (5, "data of type int holds no batches; give a DataLoader"),
         ([], "no batches"),
     ],
 )
