@@ -104,8 +104,8 @@ def note(dense: Sequence[Row]) -> str:
         f"of `l2, uniform widths` with random weights and the same epochs; `scratch_long` and "
         f"{at_initialisation} (random weights, too) also get the epochs of the dense network. Points lost: "
         "against the dense network of the same seed; `dense_longer` is that network, trained on for as many "
-        "epochs as the methods have. Criteria look at 512 images (SNIP, GraSP: 64), `iterative taylor` at up to 30 "
-        "batches a round. Speed-up: ONNX Runtime, float32, one thread, batch 1, "
+        "epochs as the methods have. Criteria look at 512 images (SNIP, GraSP: 64), `iterative taylor` at up "
+        "to 30 batches a round. Speed-up: ONNX Runtime, float32, one thread, batch 1, "
         "core time, interleaved with the dense network, seed 0. Decision: seconds on a shared core, training "
         "included."
     )

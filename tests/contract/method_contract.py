@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from billhook.allocate.budget import Budget
 from billhook.criteria import criteria
-from billhook.errors import BudgetError, InputError
+from billhook.errors import BudgetError, DivergedError, InputError
 from billhook.graph import ChannelGroup, Plan, Scope, capture, cost, groups, verify
 from billhook.methods import Outcome, methods, prune, shrink
 from billhook.options import Configurable
@@ -164,6 +164,24 @@ class MethodContract:
             assert resumed.plan.to_json() == expected.plan.to_json()
             weights = expected.model.state_dict()
             assert all(torch.equal(t, weights[n]) for n, t in resumed.model.state_dict().items())
+
+    def test_a_loss_that_becomes_nan_is_named_with_its_step(self) -> None:
+        if not self._trains():
+            return
+        model, inputs = build(self.network)
+        data = batches(self.network, 4)
+        data[2][0][0, 0, 0, 0] = float("nan")
+        with pytest.raises(DivergedError, match="step 2 "):
+            self.shrink(self.network, model, inputs, data=data, training=replace(QUICK, log_every=50))
+
+    def test_several_bounds_hold_at_once(self) -> None:
+        model, inputs = build(self.network)
+        budget = Budget(macs=0.8, params=0.7, size="90%")
+        plan = self.prune(self.network, model, inputs, budget=budget, round_to=1)
+        before, after = cost(model, inputs), cost(model, inputs, plan)
+        assert after.macs <= 0.8 * before.macs
+        assert after.params <= 0.7 * before.params
+        assert after.bytes <= 0.9 * before.bytes
 
     def test_missing_data_is_asked_for(self) -> None:
         model, inputs = build(self.network)

@@ -17,7 +17,7 @@ from billhook.graph import Plan
 from billhook.graph.branches import completed
 from billhook.graph.branches import gone as gone_branches
 from billhook.methods._base import Problem
-from billhook.methods._decide import decide, formula_limits, timing
+from billhook.methods._decide import decide, formula_limits
 from billhook.methods._gates import (
     draw,
     excess,
@@ -27,6 +27,7 @@ from billhook.methods._gates import (
     steps_to_close,
     unit_costs,
 )
+from billhook.methods._latency_factors import latency_factors
 from billhook.methods._training import MethodCallback, TrainingMethod
 from billhook.methods._units import Masks, Silencer
 from billhook.options import Flag, Number, OneOf, option
@@ -270,29 +271,6 @@ class GatorCallback(MethodCallback):
 
     def _flat(self, keep: Any) -> Tensor:
         return torch.cat([torch.from_numpy(np.array(keep[g.id], dtype=bool)) for g in self.groups])
-
-
-def latency_factors(problem: Problem) -> list[float]:
-    """Return, for every group, the latency that halving it saves, relative to the MACs that it saves.
-
-    One measured network for each group, in turns with the original. 1 means that the group's MACs are worth
-    as much time as MACs are on average; noise is kept out below 0.05 and above 20.
-    """
-    factors = []
-    macs = problem.graph.costs.cost(None).macs
-    with timing(problem) as measure:
-        for group in problem.groups:
-            half = np.arange(group.size) < max(1, group.size // 2)
-            if half.all():
-                factors.append(1.0)
-                continue
-            counts = np.array(problem.graph.costs.sizes)
-            counts[problem.graph.costs.group_ids.index(group.id)] = half.sum()
-            left = problem.graph.costs.evaluate(counts[None], metrics=("macs",))["macs"][0] / macs
-            sample = measure({group.id: half}, False)
-            saved = 1 - sample.candidate / sample.original
-            factors.append(float(np.clip(saved / max(1e-9, 1 - left), 0.05, 20.0)))
-    return factors
 
 
 ENTRY = Gator
