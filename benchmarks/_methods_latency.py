@@ -11,10 +11,8 @@ from typing import Any
 from benchmarks._methods_run import TORCH_PRUNING, example, fresh, rebuilt
 from billhook.deploy import export
 from billhook.measure import compare, latency
-from billhook.measure.rounds import Timing
 
-AT_ONCE = 8  # networks in one interleaved run, with the dense one among them
-TIMING = Timing(rounds=7, seconds_per_round=0.2, threads=1, batch=1)
+AT_ONCE = 11  # networks in one interleaved run, beside the dense one
 
 
 def measure(runs: Sequence[dict[str, Any]], folder: Path, results: Path) -> None:
@@ -30,9 +28,7 @@ def measure(runs: Sequence[dict[str, Any]], folder: Path, results: Path) -> None
     wanted: dict[str, list[tuple[float, str]]] = {}
     for run in runs:
         key = (run["network"], run["macs"], run["row"])
-        own = run["method"] != "dense" and not run["method"].startswith(
-            TORCH_PRUNING
-        )  # the others left no plan
+        own = run["macs"] < 1 and not run["method"].startswith(TORCH_PRUNING)  # the others left no plan
         if run["seed"] == 0 and own and key not in known:
             wanted.setdefault(run["network"], []).append(key[1:])
     for network, entries in wanted.items():
@@ -44,7 +40,7 @@ def _measure(network: str, entries: Sequence[tuple[float, str]], folder: Path, r
     with tempfile.TemporaryDirectory() as place:
         models = [fresh(network, 0), *(rebuilt(folder, network, macs, row, 0) for macs, row in entries)]
         artifacts = [export(m, example(), Path(place) / str(i)) for i, m in enumerate(models)]
-        times = latency(artifacts, TIMING)
+        times = latency(artifacts, rounds=7, seconds_per_round=0.1)
         ratios = compare(times, times[0])[1:]
     with results.open("a") as stream:
         for (macs, row), ratio, time in zip(entries, ratios, times[1:], strict=True):

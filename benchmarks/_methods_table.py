@@ -76,8 +76,8 @@ def rows(runs: Sequence[Row], dense: Sequence[Row], speed: dict[tuple[str, float
                 "seeds": len(found),
                 "MACs": f"{mean(r['cost']['macs'] for r in found) / whole['macs']:.1%}",
                 "params": f"{mean(r['cost']['params'] for r in found) / whole['params']:.1%}",
-                "ONNX Runtime speed-up": None if ratio is None else f"{ratio:.2f}×",
-                "decision (s)": round(mean(seconds), 1) if seconds else None,
+                "ONNX Runtime speed-up": "" if ratio is None else f"{ratio:.2f}×",
+                "decision (s)": round(mean(seconds), 1) if seconds else "",
                 "no better than": ", ".join(beaten_by)
                 or ("" if name in (*CONTROLS, "dense_longer") else "—"),
                 "published, on other data": PUBLISHED.get(name, ""),

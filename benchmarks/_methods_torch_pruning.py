@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 IMPORTANCES = {
@@ -53,9 +52,21 @@ def _pruned(
     ratio: float,
     batches: list[tuple[Tensor, Tensor]],
 ) -> nn.Module:
+    copied, pruner = _traced(tp, model, example, importance, ratio)
+    if importance == "taylor":
+        for inputs, targets in batches:
+            nn.functional.cross_entropy(copied(inputs), targets).backward()
+    pruner.step()
+    copied.zero_grad()
+    return copied
+
+
+def _traced(
+    tp: Any, model: nn.Module, example: Tensor, importance: str, ratio: float
+) -> tuple[nn.Module, Any]:
     copied = copy.deepcopy(model).eval()
     head = [m for m in copied.modules() if isinstance(m, nn.Linear)][-1]
-    pruner = tp.pruner.BasePruner(
+    return copied, tp.pruner.BasePruner(
         copied,
         example,
         importance=getattr(tp.importance, IMPORTANCES[importance])(),
@@ -65,21 +76,18 @@ def _pruned(
         ignored_layers=[head],
         round_to=ROUND_TO,
     )
-    if importance == "taylor":
-        for inputs, targets in batches:
-            nn.functional.cross_entropy(copied(inputs), targets).backward()
-    pruner.step()
-    copied.zero_grad()
-    return copied
 
 
-def one_prune(model: nn.Module, example: Tensor) -> Callable[[], object]:
-    """Return what prunes half of the channels of a copy and counts what is left, start to end."""
+def one_prune(model: nn.Module, example: Tensor) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    """Return two steps: what copies and traces, and what then prunes half of the channels and counts."""
     import torch_pruning as tp
 
-    def prune() -> object:
-        with torch.no_grad():
-            small = _pruned(tp, model, example, "group norm", 0.5, [])
-            return tp.utils.count_ops_and_params(small, example)
+    def trace() -> Any:
+        return _traced(tp, model, example, "group norm", 0.5)
 
-    return prune
+    def prune(traced: Any) -> object:
+        copied, pruner = traced
+        pruner.step()
+        return tp.utils.count_ops_and_params(copied, example)
+
+    return trace, prune

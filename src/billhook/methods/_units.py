@@ -146,8 +146,8 @@ class Masks:
                 weight.mul_(vector)
 
     @torch.no_grad()
-    def take_off(self) -> dict[str, Tensor]:
-        """Put the weights back; return ∂L/∂z of every unit ([size] for each group)."""
+    def take_off(self, *, slopes_wanted: bool = True) -> dict[str, Tensor]:
+        """Put the weights back; return ∂L/∂z of every unit ([size] for each group), zeros if not wanted."""
         slopes = {name: torch.zeros(size) for name, size in self._sizes.items()}
         vectors_of = self._vectors
         self._restore()
@@ -155,7 +155,7 @@ class Masks:
             weight, vectors = self._parameters[name], vectors_of.get(name)
             if weight.grad is None or vectors is None:
                 continue
-            for at, (group, member) in enumerate(places):
+            for at, (group, member) in enumerate(places if slopes_wanted else ()):
                 product = weight.grad * weight
                 for other in (*vectors[:at], *vectors[at + 1 :]):
                     product = product * other

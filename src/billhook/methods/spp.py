@@ -200,14 +200,14 @@ class SppCallback(FixedWidths):
     def after_backward(self, context: StepContext) -> None:
         """Take the masks off; what was masked has no gradient."""
         assert self._masks is not None
-        self._masks.take_off()
+        self._masks.take_off(slopes_wanted=False)
 
     @torch.no_grad()
     def after_step(self, context: StepContext) -> None:
         """Put back whatever belongs to a masked unit."""
         moved: dict[str, Tensor] = {}
         for group in self.groups:
-            for m in group.members:
+            for m in group.members if not self._masked[group.id].all() else ():
                 if m.tensor in self._before:
                     before = self._before[m.tensor]
                     stays = along(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,8 +100,9 @@ class TppCallback(Greg1Callback):
                 weight = parameters[m.tensor]
                 if m.role != "out" or weight.dim() < 2 or not leaves.any():
                     continue
-                index = torch.tensor(m.index, device=weight.device)
-                rows = weight.index_select(m.axis, index.flatten()).movedim(m.axis, 0).flatten(1).float()
+                rows = weight.movedim(m.axis, 0).flatten(1).float()
+                if not np.array_equal(m.index.ravel(), np.arange(len(rows))):
+                    rows = rows[torch.from_numpy(m.index.ravel()).to(weight.device)]
                 yield rows, leaves.to(weight.device).repeat_interleave(m.width)
 
 
