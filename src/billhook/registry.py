@@ -27,7 +27,7 @@ class Info:
         title: One line for tables.
         source: Where the idea comes from (paper, year, arXiv id) or "billhook".
         needs_data: True if calibration or training data is needed.
-        trains: True if it changes weights while deciding.
+        trains: True if it trains the network while deciding.
         notes: Anything a user should know; empty if nothing.
     """
 

@@ -131,16 +131,6 @@ class _First:
 
     def __iter__(self) -> Iterator[Any]:
         data = self._data
-        # What has a length can be read again and again, in an order that follows from the seed alone.
-        whole = as_batches(data, self._seed).epoch(0) if hasattr(data, "__len__") else _iterated(data)
-        return islice(iter(whole), _CALIBRATION)
-
-
-def _iterated(data: Any) -> Iterator[Any]:
-    try:
-        return iter(data)
-    except TypeError:
-        raise InputError(
-            f"data of type {type(data).__name__} holds no batches; give a DataLoader or a list of "
-            "(inputs, targets)"
-        ) from None
+        if hasattr(data, "__iter__") and not hasattr(data, "__len__"):
+            return islice(iter(data), _CALIBRATION)  # can be read only once, in whatever order it has
+        return islice(as_batches(data, self._seed).epoch(0), _CALIBRATION)

@@ -14,8 +14,9 @@ from torch import Tensor
 from billhook.allocate.allocator import Allocator
 from billhook.allocate.budget import Budget
 from billhook.allocate.latency import LatencySample
+from billhook.allocate.path import KEYS
 from billhook.allocate.solve import Keeps, MeasureLatency, solve
-from billhook.graph import Plan, make_plan
+from billhook.graph import Graph, Plan, make_plan
 from billhook.graph.plan import Keep
 from billhook.measure.backend import backends
 from billhook.methods._base import Problem
@@ -72,15 +73,21 @@ def formula_limits(problem: Problem, scores: Mapping[str, Tensor], allocator: Al
     measured once, with the present scores, and stands from then on as the MACs of the network that met it.
     """
     plan = decide(problem, scores, allocator)
-    cost = problem.graph.costs.cost(plan)
     limits = {
         metric: bound.absolute(plan.made_by["original"][metric])
         for metric, bound in problem.budget.bounds.items()
         if metric != "latency"
     }
     if "latency" in problem.budget.bounds:
-        limits["macs"] = min(float(cost.macs), limits.get("macs", float("inf")))
+        macs = float(problem.graph.costs.cost(plan).macs)
+        limits["macs"] = min(macs, limits.get("macs", macs))
     return limits
+
+
+def full_costs(graph: Graph) -> dict[str, float]:
+    """Return what the whole network costs, by metric of a budget, in base units; latency is not known."""
+    whole = graph.costs.cost(None).to_dict()
+    return {metric: float(whole[key]) for metric, key in KEYS.items()}
 
 
 def keep_within(
@@ -104,16 +111,14 @@ def keep_within(
     """
     if progress <= 0:
         return {g.id: np.ones(g.size, dtype=bool) for g in problem.groups}
-    whole = problem.graph.costs.cost(None)
-    full = {"macs": whole.macs, "params": whole.params, "size": whole.bytes}
-    units = {"macs": "", "params": "", "size": "B"}
+    full = full_costs(problem.graph)
     bounds = {m: full[m] + min(1.0, progress) * (limit - full[m]) for m, limit in limits.items()}
     allocation = solve(
         problem.groups,
         _arrays(scores),
         allocator,
         problem.graph.costs,
-        Budget.from_dict({m: f"{value!r}{units[m]}" for m, value in bounds.items()}),
+        Budget.from_dict(bounds),
         fits=_fits(problem),
         gone=_masks(gone),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +58,6 @@ def unit_costs(costs: CostModel, counts: npt.NDArray[np.int64], metric: str) -> 
     above = costs.evaluate(counts + steps, metrics=(metric,))[metric]
     below = costs.evaluate(counts - steps, metrics=(metric,))[metric]
     return np.asarray((above - below) / 2, dtype=np.float64)
-
-
-def auxiliary_loss(weights: Floats, open_units: Sequence[float]) -> float:
-    """Return Σ_e w_e · (open gates of e), the term that is added to the loss at strength 1."""
-    return float(np.dot(weights, np.asarray(open_units, dtype=np.float64)))
 
 
 def gate_gradient(slope: Tensor, task: Tensor, share: Tensor, strength: float) -> Tensor:

@@ -18,7 +18,7 @@ from billhook.methods._base import Problem
 from billhook.methods._fixed_widths import FixedWidths
 from billhook.methods._parts import Allocating
 from billhook.methods._training import TrainingMethod
-from billhook.methods._units import Tensors, along, live_tensors, silence_
+from billhook.methods._units import Tensors, factor, live_tensors, silence_
 from billhook.options import Number, OrAuto, option
 from billhook.train import StepContext
 
@@ -100,10 +100,8 @@ def penalise_(
         parameter = parameters[m.tensor]
         if parameter.grad is None:
             continue
-        index = torch.tensor(m.index, device=parameter.device)
-        values = penalties.clamp(max=limit).to(parameter).repeat_interleave(m.width)
-        vector = parameter.new_zeros(parameter.shape[m.axis]).index_copy_(0, index.flatten(), values)
-        parameter.grad.add_(parameter * along(vector, m.axis, parameter.dim()))
+        penalty = factor(penalties.clamp(max=limit), m, parameter.detach(), fill=0.0)
+        parameter.grad.add_(parameter * penalty)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from billhook.graph import make_plan
 from billhook.methods._base import Problem
 from billhook.methods._decide import timing
 
@@ -22,9 +23,8 @@ def latency_factors(problem: Problem) -> list[float]:
             if half.all():
                 factors.append(1.0)
                 continue
-            counts = np.array(problem.graph.costs.sizes)
-            counts[problem.graph.costs.group_ids.index(group.id)] = half.sum()
-            left = problem.graph.costs.evaluate(counts[None], metrics=("macs",))["macs"][0] / macs
+            plan = make_plan(problem.graph, {group.id: half})
+            left = problem.graph.costs.cost(plan).macs / macs
             sample = measure({group.id: half}, False)
             saved = 1 - sample.candidate / sample.original
             factors.append(float(np.clip(saved / max(1e-9, 1 - left), 0.05, 20.0)))

@@ -35,24 +35,24 @@ def producers(group: ChannelGroup, tensors: Tensors) -> tuple[Member, ...]:
     return tuple(m for m in group.members if m.role == "out" and tensors[m.tensor].is_floating_point())
 
 
-def spread(values: Tensor, member: Member, length: int) -> Tensor:
-    """Return one value per index of the member's axis, 1 where none of its units lies: [length]."""
-    index = torch.tensor(member.index, device=values.device)
-    return values.new_ones(length).index_copy_(0, index.flatten(), values.repeat_interleave(index.shape[1]))
+def spread(values: Tensor, member: Member, length: int, fill: float = 1.0) -> Tensor:
+    """Return one value per index of the member's axis, `fill` where none of its units lies: [length]."""
+    index = torch.tensor(member.index, device=values.device).flatten()
+    vector = values.new_full((length,), fill)
+    return vector.index_copy_(0, index, values.repeat_interleave(member.width))
 
 
-def along(vector: Tensor, axis: int, dims: int) -> Tensor:
-    """Return `vector` shaped to be multiplied with a tensor of `dims` dimensions along `axis`."""
-    return vector.view([-1 if d == axis else 1 for d in range(dims)])
+def factor(values: Tensor, member: Member, tensor: Tensor, fill: float = 1.0) -> Tensor:
+    """Return one value per unit ([size]) as what `tensor`, of which they own slices, is multiplied with."""
+    vector = spread(values.to(tensor), member, tensor.shape[member.axis], fill)
+    return vector.view([-1 if d == member.axis else 1 for d in range(tensor.dim())])
 
 
 @torch.no_grad()
 def scale_(tensors: Tensors, members: Iterable[Member], factors: Tensor) -> None:
     """Multiply the slices of every unit by its factor ([size]), in place."""
     for m in members:
-        tensor = tensors[m.tensor]
-        vector = spread(factors.to(tensor), m, tensor.shape[m.axis])
-        tensor.mul_(along(vector, m.axis, tensor.dim()))
+        tensors[m.tensor].mul_(factor(factors, m, tensors[m.tensor]))
 
 
 def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str, Keep]) -> None:
@@ -63,7 +63,7 @@ def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str
             scale_(tensors, readers(group, tensors), torch.from_numpy(stays).float())
 
 
-class Silencer:
+class HeldSilence:
     """Keeps units silent while a network trains: called after every step, it works out what to zero once.
 
     Args:
@@ -92,8 +92,7 @@ class Silencer:
                 continue
             for m in readers(group, named):
                 tensor = named[m.tensor]
-                vector = spread((~absent).to(tensor.device, tensor.dtype), m, tensor.shape[m.axis])
-                found.append((tensor, along(vector, m.axis, tensor.dim())))
+                found.append((tensor, factor(~absent, m, tensor)))
         return found
 
 
@@ -138,10 +137,7 @@ class Masks:
                 self._frozen.add(name)
                 weight.requires_grad_(True)
             self._own[name] = weight.detach().clone()
-            self._vectors[name] = [
-                along(spread(factors[g].to(weight), m, weight.shape[m.axis]), m.axis, weight.dim())
-                for g, m in places
-            ]
+            self._vectors[name] = [factor(factors[g], m, weight) for g, m in places]
             for vector in self._vectors[name]:
                 weight.mul_(vector)
 

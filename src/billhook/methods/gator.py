@@ -17,7 +17,7 @@ from billhook.graph import Plan
 from billhook.graph.branches import completed
 from billhook.graph.branches import gone as gone_branches
 from billhook.methods._base import Problem
-from billhook.methods._decide import decide, formula_limits
+from billhook.methods._decide import decide, formula_limits, full_costs
 from billhook.methods._gates import (
     draw,
     excess,
@@ -29,7 +29,7 @@ from billhook.methods._gates import (
 )
 from billhook.methods._latency_factors import latency_factors
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import Masks, Silencer
+from billhook.methods._units import HeldSilence, Masks
 from billhook.options import Flag, Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -95,8 +95,7 @@ class GatorCallback(MethodCallback):
         self.method = method
         self.sizes = [g.size for g in self.groups]
         self.costs = problem.graph.costs
-        whole = self.costs.cost(None).to_dict()
-        self._full = {metric: float(whole[key]) for metric, key in KEYS.items()}
+        self._full = full_costs(problem.graph)
         columns = {name: i for i, name in enumerate(self.costs.group_ids)}
         self.columns = [columns[g.id] for g in self.groups]
         own = {g.id for g in self.groups}
@@ -104,7 +103,7 @@ class GatorCallback(MethodCallback):
         self.branches = [b for b in problem.graph.branches if own.issuperset(b.groups) and method.branches]
         self._masks: Masks | None = None
         self._slope = torch.zeros(0)
-        self._silencer = Silencer(self.groups)
+        self._silence = HeldSilence(self.groups)
         self._gone: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def begin(self, context: StepContext) -> None:
@@ -176,7 +175,7 @@ class GatorCallback(MethodCallback):
         if self._gone is None or self._gone[0] is not is_open:
             self._gone = is_open, {name: ~units for name, units in self._split(is_open).items()}
         gone = self._gone[1]
-        self._silencer.hold_(context.model, gone)
+        self._silence.hold_(context.model, gone)
         branches = gone_branches(self.branches, {name: (~units).numpy() for name, units in gone.items()})
         if branches:
             tensors = dict(context.model.named_parameters())

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from billhook.graph import Plan
+from billhook.methods._approaching import Approaching
 from billhook.methods._base import Problem
-from billhook.methods._decide import decide, formula_limits, keep_within
-from billhook.methods._parts import Allocating, Scoring, scores_of
+from billhook.methods._parts import Allocating, Scoring
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import Silencer
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -55,48 +51,23 @@ class Iterative(Allocating, Scoring, TrainingMethod):
         return IterativeCallback(self, problem)
 
 
-class IterativeCallback(MethodCallback):
-    """Remembers which units are gone, and the budget as formulas."""
+class IterativeCallback(Approaching):
+    """Lets units leave in the rounds, each time the least by the weights of the moment."""
 
     def __init__(self, method: Iterative, problem: Problem) -> None:
-        super().__init__(problem)
+        super().__init__(problem, method.scoring(), method.allocating())
         self.method = method
-        self.criterion, self.allocator = method.scoring(), method.allocating()
-        self._silencer = Silencer(self.groups)
-
-    def begin(self, context: StepContext) -> None:
-        """Nothing is gone yet."""
-        limits = formula_limits(self.problem, self._scores(context), self.allocator)
-        gone = {g.id: torch.zeros(g.size, dtype=torch.bool) for g in self.groups}
-        self.memory.update(limits=limits, gone=gone)
 
     def before_step(self, context: StepContext) -> None:
         """Silence the next units when their time has come."""
         super().before_step(context)
         due = self._round_at(context.step, context.total_steps)
-        if due is None:
-            return
-        keep = keep_within(
-            self.problem,
-            self._scores(context),
-            self.allocator,
-            self.memory["limits"],
-            progress=progress_at(due / self.method.rounds, self.method.schedule),
-            gone=self.memory["gone"],
-        )
-        self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in keep.items()}
-        self._silence(context)
-
-    def after_step(self, context: StepContext) -> None:
-        """Keep silent what is gone."""
-        self._silence(context)
+        if due is not None:
+            self.approach(context, progress_at(due / self.method.rounds, self.method.schedule))
 
     def plan(self, context: StepContext) -> Plan:
         """Return the plan that removes what is gone, and more if the budget asks for it."""
-        plan = decide(self.problem, self._scores(context), self.allocator, gone=self.memory["gone"])
-        self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in plan.keep.items()}
-        self._silence(context)
-        return plan
+        return self.settle(context)
 
     def _round_at(self, step: int, total: int) -> int | None:
         """Return which round, from 1, is held before `step`; None if none is."""
@@ -107,12 +78,6 @@ class IterativeCallback(MethodCallback):
                 if following > step:  # of several rounds in one step, the last one counts
                     return number
         return None
-
-    def _silence(self, context: StepContext) -> None:
-        self._silencer.hold_(context.model, self.memory["gone"])
-
-    def _scores(self, context: StepContext) -> dict[str, Tensor]:
-        return scores_of(self.problem, context.model, self.criterion)
 
 
 ENTRY = Iterative

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ from billhook.criteria._base import ScoreContext
 from billhook.errors import InputError
 from billhook.graph import Plan
 from billhook.graph.groups import ChannelGroup
+from billhook.methods._approaching import Approaching
 from billhook.methods._base import Problem
-from billhook.methods._decide import decide, formula_limits, keep_within
-from billhook.methods._parts import Allocating, scores_of
+from billhook.methods._parts import Allocating
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import Silencer, live_tensors
+from billhook.methods._units import live_tensors
 from billhook.options import Number, OrAuto, configure, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -88,24 +89,22 @@ class NetworkSlimming(Allocating, TrainingMethod):
         return SlimmingCallback(self, problem)
 
 
-class SlimmingCallback(MethodCallback):
-    """Remembers what is gone, the budget as formulas, and the plan once it is made."""
+class SlimmingCallback(Approaching):
+    """Remembers the plan once it is made, besides what is gone."""
 
     def __init__(self, method: NetworkSlimming, problem: Problem) -> None:
-        super().__init__(problem)
-        self.method, self.allocator = method, method.allocating()
-        self.criterion = criteria.get("bn_scale")()
-        self._silencer = Silencer(self.groups)
+        super().__init__(problem, criteria.get("bn_scale")(), method.allocating())
+        self.method = method
         _require_scales(self.groups, ScoreContext.of(problem.model))
 
     def begin(self, context: StepContext) -> None:
         """Nothing is gone yet."""
         if self.method.init:
-            for name, slots in self._slots(context).items():
-                live_tensors(context.model)[name][slots] = self.method.init
-        limits = formula_limits(self.problem, self._scores(context), self.allocator)
-        gone = {g.id: torch.zeros(g.size, dtype=torch.bool) for g in self.groups}
-        self.memory.update(limits=limits, gone=gone, plan="")
+            tensors = live_tensors(context.model)
+            for name, slots in self._slots.items():
+                tensors[name][slots] = self.method.init
+        super().begin(context)
+        self.memory["plan"] = ""
 
     def before_step(self, context: StepContext) -> None:
         """Silence the next units when a pass is over."""
@@ -114,14 +113,9 @@ class SlimmingCallback(MethodCallback):
         if over == self._passes_before(context.step - 1, context.total_steps):
             return
         if over == self.method.passes:
-            self._decide(context)
+            self.memory["plan"] = self.settle(context).to_json()
         else:
-            progress = over / self.method.passes
-            scores, limits = self._scores(context), self.memory["limits"]
-            gone = self.memory["gone"]
-            keep = keep_within(self.problem, scores, self.allocator, limits, progress=progress, gone=gone)
-            self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in keep.items()}
-        self._silence(context)
+            self.approach(context, over / self.method.passes)
 
     @torch.no_grad()
     def after_backward(self, context: StepContext) -> None:
@@ -131,20 +125,16 @@ class SlimmingCallback(MethodCallback):
         parameters = dict(context.model.named_parameters())
         strength = self.method.strength
         weight = 2 / context.total_steps if isinstance(strength, str) else strength
-        for name, slots in self._slots(context).items():
+        for name, slots in self._slots.items():
             scale = parameters.get(name)
             if scale is not None and scale.grad is not None:
                 scale.grad[slots] += weight * scale[slots].sign()
 
-    def after_step(self, context: StepContext) -> None:
-        """Keep silent what is gone."""
-        self._silence(context)
-
     def plan(self, context: StepContext) -> Plan:
         """Return the plan that removes what is gone."""
         if not self.memory["plan"]:
-            self._decide(context)
-        self._silence(context)
+            return self.settle(context)
+        self.after_step(context)
         return Plan.from_json(self.memory["plan"]).attached(self.problem.graph)
 
     def _passes_before(self, step: int, total: int) -> int:
@@ -152,17 +142,10 @@ class SlimmingCallback(MethodCallback):
         last = max(1, round(self.method.until * total))
         return min(self.method.passes, max(0, step) * self.method.passes // last)
 
-    def _decide(self, context: StepContext) -> None:
-        plan = decide(self.problem, self._scores(context), self.allocator, gone=self.memory["gone"])
-        self.memory["gone"] = {name: torch.from_numpy(~stays) for name, stays in plan.keep.items()}
-        self.memory["plan"] = plan.to_json()
-
-    def _silence(self, context: StepContext) -> None:
-        self._silencer.hold_(context.model, self.memory["gone"])
-
-    def _slots(self, context: StepContext) -> dict[str, Tensor]:
-        """Return which entries of which scales the groups own."""
-        tensors = live_tensors(context.model)
+    @cached_property
+    def _slots(self) -> dict[str, Tensor]:
+        """Which entries of which scales the groups own."""
+        tensors = live_tensors(self.problem.model)
         found: dict[str, list[Tensor]] = {}
         for group in self.groups:
             for member in group.members:
@@ -170,10 +153,6 @@ class SlimmingCallback(MethodCallback):
                     index = torch.tensor(member.index, device=tensors[member.tensor].device)
                     found.setdefault(member.tensor, []).append(index.flatten())
         return {name: torch.cat(indices) for name, indices in found.items()}
-
-    def _scores(self, context: StepContext) -> dict[str, Tensor]:
-        """Return the mean |γ| of every unit."""
-        return scores_of(self.problem, context.model, self.criterion)
 
 
 def is_scale(name: str, tensors: Mapping[str, Tensor]) -> bool:

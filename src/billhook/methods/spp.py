@@ -17,7 +17,7 @@ from billhook.methods._base import Problem
 from billhook.methods._fixed_widths import FixedWidths
 from billhook.methods._parts import Allocating
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import Masks, along, live_tensors, silence_, spread, unit_norms
+from billhook.methods._units import Masks, factor, live_tensors, silence_, unit_norms
 from billhook.options import Number, OneOf, OrAuto, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -210,11 +210,7 @@ class SppCallback(FixedWidths):
             for m in group.members if not self._masked[group.id].all() else ():
                 if m.tensor in self._before:
                     before = self._before[m.tensor]
-                    stays = along(
-                        spread(self._masked[group.id].to(before), m, before.shape[m.axis]),
-                        m.axis,
-                        before.dim(),
-                    )
+                    stays = factor(self._masked[group.id], m, before)
                     moved[m.tensor] = moved[m.tensor] * stays if m.tensor in moved else stays
         parameters = dict(self.problem.model.named_parameters())
         for name, stays in moved.items():

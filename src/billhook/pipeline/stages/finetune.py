@@ -20,7 +20,7 @@ _PASSES = 2000  # because each class takes a backward pass of each sample
 def run(work: Work) -> dict[str, Any]:
     """Return the history; writes the trained weights.
 
-    Always begins at the pruned network, or at the last checkpoint of an interrupted session.
+    Always begins at the pruned network, or at the last checkpoint of an interrupted run.
     """
     section = work.recipe.finetune
     model = work.pruned()
