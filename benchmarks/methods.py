@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every structured pruning method under the same budgets, with the same training.
 
-    python benchmarks/methods.py                 # two processes, up to 85 minutes, goes on where it stopped
+    python benchmarks/methods.py                 # two processes, about 70 minutes, goes on where it stopped
     python benchmarks/methods.py --quick         # a few methods, short training, into a temporary folder
     python benchmarks/methods.py --tables        # tables and plots from the runs there are
     python benchmarks/methods.py --torch-pruning # rows of Torch-Pruning, in an environment that has it
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true", help="only write tables and plots")
     parser.add_argument("--torch-pruning", action="store_true", help="run Torch-Pruning instead of billhook")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=75, help="begin no run after that long")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no run after that long")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=(), help="rows to run")
     options = parser.parse_args()
