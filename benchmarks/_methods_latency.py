@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._methods_run import TORCH_PRUNING, example, fresh, rebuilt
+from benchmarks._methods_run import TORCH_PRUNING, fresh, rebuilt
+from benchmarks._training import example
 from billhook.deploy import export
 from billhook.measure import compare, latency
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,22 @@ import torch
 from torch import nn
 
 from benchmarks._methods_torch_pruning import smaller
+from benchmarks._training import (
+    Protocol,
+    batches,
+    calibration,
+    dataset,
+    example,
+    finetuning,
+    scores,
+    trained,
+    untrained,
+)
 from billhook import Budget, apply, capture, shrink
-from billhook.data import Dataset, load
 from billhook.graph import Plan
-from billhook.graph.storage import load_tensors, read_tensors, write_tensors
 from billhook.methods import methods
-from billhook.models import build
 from billhook.train import FitConfig, evaluate, fit, recalibrate_batchnorm
 
-DATA, BATCH, CALIBRATION = "fashion-mnist", 128, 512
 NETWORKS: dict[str, dict[str, Any]] = {
     # Shortcuts are convolutions: Torch-Pruning 1.6.1 cannot prune a ResNet whose shortcuts pad with zeros.
     "resnet-20": {"stem_stride": 2, "shortcut": "B", "in_channels": 1, "num_classes": 10},
@@ -33,25 +39,6 @@ SCRATCH = ("scratch", "scratch_long")  # the widths of `l2` with uniform allocat
 
 
 DECIDING = FitConfig(epochs=1, lr=0.05, schedule="cosine")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is the same for all methods.
-
-    Attributes:
-        dense_epochs: Of the network that is pruned, from scratch.
-        epochs: Of every method, those of the decision included.
-        deciding: Part of them that a method which trains may decide in.
-        batches: An epoch is cut to so many of them; None takes all.
-        precision: Of the training.
-    """
-
-    dense_epochs: int = 8
-    epochs: int = 2
-    deciding: float = 0.4
-    batches: int | None = None
-    precision: str = "bf16-mixed"
 
 
 @dataclass(frozen=True)
@@ -76,68 +63,24 @@ class Task:
     label: str = ""
 
     @property
+    def budget(self) -> str:
+        """The budget in words."""
+        return f"{self.macs:.0%} of the MACs"
+
+    @property
     def row(self) -> str:
         """Name of the row in the table."""
         return self.label or self.method
 
 
-class Shortened:
-    """The first batches of every epoch of a loader."""
-
-    def __init__(self, loader: Any, count: int) -> None:
-        self.loader, self.count = loader, count
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.loader))
-
-    def epoch(self, epoch: int, start: int = 0) -> Any:
-        """Return the batches of one epoch, from batch `start` on."""
-        for number, batch in enumerate(self.loader.epoch(epoch, start), start):
-            if number >= len(self):
-                return
-            yield batch
-
-
-@cache
-def dataset() -> Dataset:
-    """Return the data set."""
-    return load(DATA, None)
-
-
-def batches(protocol: Protocol, seed: int) -> Any:
-    """Return the training split."""
-    loader = dataset().training(BATCH, seed=seed)
-    return loader if protocol.batches is None else Shortened(loader, protocol.batches)
-
-
-def example() -> torch.Tensor:
-    """Return one image."""
-    return dataset().calibration(1, seed=0)[0]
-
-
 def fresh(network: str, seed: int) -> nn.Module:
     """Return the network with random weights."""
-    torch.manual_seed(seed)
-    return build(network, **NETWORKS[network]).eval()
+    return untrained(network, NETWORKS[network], seed)
 
 
 def dense(network: str, seed: int, protocol: Protocol, folder: Path) -> nn.Module:
-    """Return the trained network that all methods begin with; it is trained once."""
-    path = folder / f"{network}_{seed}_{protocol.dense_epochs}_{protocol.batches}.safetensors"
-    model = fresh(network, seed)
-    if path.exists():
-        load_tensors(model, read_tensors(path), str(path))
-        return model.eval()
-    config = FitConfig(epochs=protocol.dense_epochs, lr=0.2, seed=seed, precision=protocol.precision)
-    fit(model, batches(protocol, seed), config=config, progress=False)
-    write_tensors(path, model)
-    return model.eval()
-
-
-def scores(model: nn.Module) -> dict[str, float]:
-    """Return accuracy on the validation part, and on the test images: the latter once, for the table."""
-    data = dataset()
-    return {split: evaluate(model, data.evaluation(split)).accuracy for split in ("validation", "test")}
+    """Return the trained network that all methods begin with."""
+    return trained(network, NETWORKS[network], seed, protocol, folder)
 
 
 def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
@@ -148,7 +91,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     if task.method == "dense_longer":
         model = dense(task.network, task.seed, protocol, folder)
-        fit(model, batches(protocol, task.seed + 100), config=finetuning(task, protocol), progress=False)
+        fit(model, batches(protocol, task.seed + 100), config=finetuning(task.seed, protocol), progress=False)
         return _row(task, protocol, model, {"seconds": round(time.perf_counter() - began, 1)})
     plan, small, left = _decided(task, protocol, folder)
     decided = time.perf_counter() - began
@@ -161,7 +104,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
             steps=left + long * dense_steps, lr=0.2, seed=task.seed, precision=protocol.precision
         )
     else:
-        config = replace(finetuning(task, protocol), steps=left)
+        config = replace(finetuning(task.seed, protocol), steps=left)
     fit(small, batches(protocol, task.seed + 100), config=config, progress=False)
     if plan is not None:
         (folder / "plans").mkdir(exist_ok=True)
@@ -179,20 +122,11 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     )
 
 
-def finetuning(task: Task, protocol: Protocol) -> FitConfig:
-    """Return how everything is trained that begins with the weights of the dense network."""
-    return FitConfig(
-        epochs=protocol.epochs, lr=0.05, schedule="cosine", seed=task.seed, precision=protocol.precision
-    )
-
-
 def _decided(task: Task, protocol: Protocol, folder: Path) -> tuple[Plan | None, nn.Module, int]:
     """Return the plan, the smaller network, and the training steps that are left."""
     per_epoch = len(batches(protocol, 0))
     total = protocol.epochs * per_epoch
-    data = dataset()
-    inputs, targets = data.calibration(CALIBRATION, seed=task.seed)
-    calibration = list(zip(inputs.split(64), targets.split(64), strict=True))
+    images = calibration(task.seed)
     budget = Budget(macs=task.macs)
     if task.method in SCRATCH:
         model = fresh(task.network, task.seed + 1000)
@@ -204,8 +138,8 @@ def _decided(task: Task, protocol: Protocol, folder: Path) -> tuple[Plan | None,
         model = dense(task.network, task.seed, protocol, folder)
     if task.method.startswith(TORCH_PRUNING):
         name = task.method.removeprefix(TORCH_PRUNING)
-        small = smaller(model, example(), name, task.macs, calibration)
-        recalibrate_batchnorm(small, calibration, len(calibration))
+        small = smaller(model, example(), name, task.macs, images)
+        recalibrate_batchnorm(small, images, len(images))
         return None, small, total
     trains = task.method in methods.names() and methods.info(task.method).trains
     steps = round(protocol.deciding * total) if trains else 0
@@ -216,14 +150,14 @@ def _decided(task: Task, protocol: Protocol, folder: Path) -> tuple[Plan | None,
         method=task.method,
         options=task.options,
         allocator=task.allocator,
-        data=batches(protocol, task.seed) if trains else calibration,
+        data=batches(protocol, task.seed) if trains else images,
         round_to=4,
         seed=task.seed,
         training=replace(DECIDING, steps=steps, precision=protocol.precision) if trains else None,
     )
     small = outcome.small()
     if task.method not in AT_INITIALISATION:
-        recalibrate_batchnorm(small, calibration, len(calibration))
+        recalibrate_batchnorm(small, images, len(images))
     return outcome.plan, small, total - steps
 
 

@@ -17,23 +17,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from benchmarks._methods_latency import measure  # noqa: E402
-from benchmarks._methods_run import AT_INITIALISATION, NETWORKS, TORCH_PRUNING, Protocol, Task, run  # noqa: E402
+from benchmarks._methods_run import AT_INITIALISATION, NETWORKS, TORCH_PRUNING, Task, run  # noqa: E402
 from benchmarks._methods_table import write_tables  # noqa: E402
 from benchmarks._methods_torch_pruning import IMPORTANCES  # noqa: E402
+from benchmarks._pool import carry_out, read  # noqa: E402
+from benchmarks._training import Protocol  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS, LATENCY = RESULTS / "methods_runs.jsonl", RESULTS / "methods_latency.jsonl"
@@ -90,55 +87,6 @@ def done(path: Path) -> set[tuple[str, float, str, int]]:
     return {(r["network"], r["macs"], r["row"], r["seed"]) for r in read(path)}
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file, none if there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def carry_out(
-    pending: list[Task], protocol: Protocol, folder: Path, runs: Path, *, workers: int, minutes: float
-) -> int:
-    """Run tasks side by side, one thread each; a row is on the disk as soon as it is known.
-
-    Returns how many have failed.
-    """
-    began, total, failed = time.monotonic(), len(pending), 0
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running: dict[Future[dict[str, Any]], Task] = {}
-        while pending or running:
-            late = time.monotonic() - began > 60 * minutes
-            while pending and len(running) < workers and not late:
-                # Trained networks come first, alone: the runs that follow begin with them.
-                if pending[0].method != "dense" and any(t.method == "dense" for t in running.values()):
-                    break
-                task = pending.pop(0)
-                running[pool.submit(run, task, protocol, folder)] = task
-            if not running:
-                print(f"stopped after {minutes:.0f} minutes, {len(pending)} runs are left", file=sys.stderr)
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                try:
-                    row = future.result()
-                except Exception:
-                    print(f"{task.network} {task.macs} {task.row} failed", file=sys.stderr)
-                    traceback.print_exc()
-                    failed += 1
-                    continue
-                with runs.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
-                minutes_so_far = (time.monotonic() - began) / 60
-                number = total - len(pending) - len(running)
-                print(
-                    f"[{number}/{total}, {minutes_so_far:.0f} min] {task.network} "
-                    f"{task.macs} {task.row} seed {task.seed}: {row['validation_accuracy']:.2%} (validation)",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    return failed
-
-
 def main() -> int:
     """Run, measure, write tables."""
     parser = argparse.ArgumentParser(
@@ -157,8 +105,9 @@ def main() -> int:
             place = Path(folder)
             protocol = Protocol(dense_epochs=1, epochs=1, batches=60)
             pending = list(tasks(1, QUICK))
-            carry_out(pending, protocol, place, place / "runs.jsonl", workers=options.workers, minutes=10)
-            rows = read(place / "runs.jsonl")
+            runs = place / "runs.jsonl"
+            carry_out(pending, run, protocol, place, runs, workers=options.workers, minutes=10)
+            rows = read(runs)
             for row in rows:
                 print(json.dumps({k: row[k] for k in ("network", "macs", "row", "test_accuracy")}))
             return 0 if len(rows) == len(list(tasks(1, QUICK))) else 1
@@ -170,7 +119,9 @@ def main() -> int:
         if options.torch_pruning:
             wanted = torch_pruning_tasks(options.seeds)
         pending = [t for t in wanted if (t.network, t.macs, t.row, t.seed) not in finished]
-        failed = carry_out(pending, Protocol(), CACHE, RUNS, workers=options.workers, minutes=options.minutes)
+        failed = carry_out(
+            pending, run, Protocol(), CACHE, RUNS, workers=options.workers, minutes=options.minutes
+        )
         measure(read(RUNS), CACHE, LATENCY)
     write_tables(read(RUNS), read(LATENCY), RESULTS, ROOT / "docs" / "results")
     return 1 if failed else 0

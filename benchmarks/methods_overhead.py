@@ -28,7 +28,8 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from benchmarks._methods_run import Protocol, batches, example, fresh  # noqa: E402
+from benchmarks._methods_run import fresh  # noqa: E402
+from benchmarks._training import Protocol, batches, example  # noqa: E402
 from billhook import Budget, pruning_callback  # noqa: E402
 from billhook.methods import methods  # noqa: E402
 from billhook.train import CallbackDriver  # noqa: E402

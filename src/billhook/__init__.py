@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from billhook.deploy import export as export
     from billhook.errors import BillhookError as BillhookError
     from billhook.errors import BudgetError as BudgetError
+    from billhook.fuse.options import Fusion as Fusion
     from billhook.graph import ChannelGroup as ChannelGroup
     from billhook.graph import Groups as Groups
     from billhook.graph import Plan as Plan
@@ -49,6 +50,7 @@ _HOMES = {
     "ChannelGroup": "billhook.graph",
     "Check": "billhook.results",
     "Cost": "billhook.results",
+    "Fusion": "billhook.fuse.options",
     "Groups": "billhook.graph",
     "Measurement": "billhook.results",
     "MethodCallback": "billhook.methods",

@@ -71,6 +71,10 @@ class VerifyError(BillhookError):
     """Silenced and smaller network disagree."""
 
 
+class FusionError(BillhookError):
+    """A rewrite that changes what the network computes."""
+
+
 class BudgetError(BillhookError):
     """No allowed plan meets the budget; `reachable` holds the best value per metric."""
 

@@ -90,6 +90,21 @@ class OrNone(Rule):
         return f"{self.rule}, or None"
 
 
+class Words(Rule):
+    """A tuple of words, out of `known` if that is not empty."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = known
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        if not isinstance(value, tuple) or not all(isinstance(v, str) for v in value):
+            return False
+        return not self.known or set(value) <= set(self.known)
+
+    def __str__(self) -> str:
+        return "a tuple of " + (f"words out of {', '.join(self.known)}" if self.known else "words")
+
+
 class Flag(Rule):
     """True or False."""
 

@@ -63,6 +63,10 @@ class Cost:
         """Return plain data for JSON."""
         return asdict(self)
 
+    def bounded(self) -> dict[str, int]:
+        """Return the values that a budget may bound, by the budget's names."""
+        return {"macs": self.macs, "params": self.params, "size": self.bytes}
+
 
 @dataclass(frozen=True)
 class Check:

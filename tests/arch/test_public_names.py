@@ -14,7 +14,7 @@ from tests.arch.source import OPTIONAL, PACKAGE
 
 PUBLIC = [
     *("groups", "capture", "prune", "apply", "apply_", "verify", "silence", "cost", "save", "load"),
-    *("Plan", "Budget", "Scope", "ChannelGroup", "Groups", "Cost", "Check", "Measurement"),
+    *("Plan", "Budget", "Scope", "ChannelGroup", "Groups", "Cost", "Check", "Measurement", "Fusion"),
     *("shrink", "pruning_callback", "Outcome", "MethodCallback"),
     *("export", "latency", "BillhookError", "BudgetError", "__version__"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import cache
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from billhook.allocate import allocators
+from billhook.allocate.allocator import Curve, Space
 from billhook.allocate.budget import Budget
+from billhook.allocate.costs import PlanCosts
 from billhook.allocate.solve import Allocation, solve
 from billhook.errors import BudgetError, InputError
 from billhook.graph import Graph, capture
@@ -46,22 +49,47 @@ every_kind_of_scores = pytest.mark.parametrize(
 )
 
 
+class _Costs:
+    """Layers one after the other; two of them lie in a branch."""
+
+    group_ids = tuple("abcd")
+    sizes = np.array(SIZES)
+
+    def evaluate(self, counts: np.ndarray, *, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+        values = {"macs": counts @ np.array([50.0, 10.0, 2.0, 5.0]), "layers": (counts > 0).sum(1) * 1.0}
+        return {m: values[m] for m in metrics}
+
+
+def _space(kind: str) -> Space:
+    allowed = [np.array([1]), np.arange(1, 8), np.array([16, 32, 48, 64]), np.arange(1, 21)]
+    return Space(_scores(kind), allowed, [(1, 3)], PlanCosts(_Costs(), "abcd"))
+
+
+def _curve(name: str, space: Space) -> Curve:
+    allocator = allocators.get(name)()
+    return allocator.curve(space, allocator.work(space))
+
+
 @every_allocator
 @every_kind_of_scores
-def test_widths_run_from_nothing_to_everything_and_never_shrink(name: str, kind: str) -> None:
-    wanted = allocators.get(name)().wanted(_scores(kind), AMOUNTS)
-    assert wanted.shape == (len(AMOUNTS), len(SIZES))
-    assert (wanted[0] == 0).all()
-    assert (wanted[-1] == SIZES).all()
-    assert (np.diff(wanted, axis=0) >= 0).all()
+def test_networks_are_nested_and_made_of_allowed_widths(name: str, kind: str) -> None:
+    space = _space(kind)
+    counts = _curve(name, space)(AMOUNTS)
+    assert counts.shape == (len(AMOUNTS), len(SIZES))
+    assert (counts[-1] == SIZES).all()
+    assert (np.diff(counts, axis=0) >= 0).all()
+    assert ((counts[:, 1] == 0) == (counts[:, 3] == 0)).all(), "a branch leaves as a whole"
+    for i, (column, allowed) in enumerate(zip(counts.T, space.allowed, strict=True)):
+        assert set(column) <= set(allowed) | ({0} if i in (1, 3) else set())
+        assert column[0] in (0, allowed[0])
 
 
 @every_allocator
 @every_kind_of_scores
 def test_one_amount_at_a_time_gives_the_same_as_many(name: str, kind: str) -> None:
-    allocator, scores = allocators.get(name)(), _scores(kind)
-    for amount, row in zip(AMOUNTS[::20], allocator.wanted(scores, AMOUNTS)[::20], strict=True):
-        assert np.array_equal(allocator.wanted(scores, np.array([amount]))[0], row)
+    curve = _curve(name, _space(kind))
+    for amount, row in zip(AMOUNTS[::20], curve(AMOUNTS)[::20], strict=True):
+        assert np.array_equal(curve(np.array([amount]))[0], row)
 
 
 @every_allocator
@@ -75,13 +103,13 @@ def test_budgets_are_met_on_every_network(name: str, network: str, round_to: int
 
     def meet(budget: Budget) -> Allocation:
         fits = lambda channels: channels % round_to == 0  # noqa: E731
-        return solve(groups, scores, allocator, graph.costs, budget, fits=fits)
+        return solve(groups, scores, allocator, graph.costs, budget, fits=fits, branches=graph.branches)
 
     made = meet(Budget(macs=0.7, params=0.8))
     assert all(made.reached[m] <= made.limits[m] for m in ("macs", "params"))
     for group in groups:
         kept = int(made.keep[group.id].sum())
-        assert kept >= 1
+        assert kept >= (0 if group.id in graph.branch_of else 1)
         assert kept == group.size or kept * group.width % round_to == 0
     with pytest.raises(BudgetError) as caught:
         meet(Budget(macs=1e-6))

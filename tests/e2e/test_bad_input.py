@@ -110,12 +110,14 @@ def test_a_budget_that_cannot_be_met_names_what_can(billhook: Billhook) -> None:
     assert "--resume" not in outcome.stderr
 
 
-def test_no_runtime_installed(billhook: Billhook, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("runtime", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
+def test_no_runtime_installed(
+    runtime: str, extra: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("billhook.pipeline.checks.versions", lambda libraries: {})
-    outcome = billhook("compress", NET, *SHAPE, *HALF)
-    check(
-        outcome, 1, "needs the library 'onnxruntime', which is not installed", 'pip install "billhook[onnx]"'
-    )
+    outcome = billhook("compress", NET, *SHAPE, *HALF, "--backend", runtime)
+    missing, advice = f"the library '{runtime}', which is not installed", f'pip install "billhook[{extra}]"'
+    check(outcome, 1, missing, advice)
 
 
 def test_no_training_library_is_said_before_anything_runs(

@@ -93,6 +93,18 @@ CASES = {
         """,
         WITHOUT_DATA,
     ),
+    "another runtime": Case(
+        f"""
+        [model]
+        name = "{NETS}:residual"
+        input = ["1x1x8x8"]
+        [budget]
+        macs = 0.5
+        [export]
+        backend = "openvino"
+        """,
+        WITHOUT_DATA,
+    ),
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billhook.errors import InputError, suggest
+from billhook.results import Cost
 from billhook.units import format_bytes, format_count, format_seconds, parse_quantity, parse_ratio
 
 METRICS: dict[str, str] = {"macs": "count", "params": "count", "size": "bytes", "latency": "seconds"}
@@ -67,6 +69,25 @@ class Budget:
             if metric not in METRICS:
                 raise InputError(f"unknown budget metric {metric!r}{suggest(metric, METRICS)}")
         return cls(**data)
+
+    def of(self, original: Cost, pruned: Cost) -> Budget:
+        """Return the same bounds for a network that is pruned in the place of the original.
+
+        Fractions stay fractions of the original: they become absolute where the other network costs
+        something else.
+        """
+        before, other = original.bounded(), pruned.bounded()
+        same = copy.copy(self)
+        same._bounds = {
+            m: Bound(b.absolute(before[m]), relative=False) if before.get(m) != other.get(m) else b
+            for m, b in self._bounds.items()
+        }
+        return same
+
+    def allows(self, cost: Cost, original: Cost) -> bool:
+        """Return True if every bound that follows from shapes holds; latency has to be measured."""
+        before, after = original.bounded(), cost.bounded()
+        return all(after[m] <= b.absolute(before[m]) for m, b in self._bounds.items() if m in after)
 
     @property
     def bounds(self) -> Mapping[str, Bound]:

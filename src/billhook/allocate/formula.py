@@ -36,7 +36,7 @@ def fill(path: Path, amount: float, limits: Limits) -> Counts:
 
     All groups grow together along the path, so coarse rounding can leave room under the limit. Groups
     get one more step each, in the order in which the path itself would give it, and a second one only if the
-    limit is still far.
+    limit is still far. A branch that has left does not come back.
     """
     counts: Counts = path.counts(amount)[0]
     goal = _ENOUGH
@@ -72,7 +72,7 @@ def _grow_each(path: Path, counts: Counts, amount: float, limits: Limits) -> Cou
     for group in np.argsort(turn, kind="stable"):
         allowed = path.allowed[group]
         step = int(np.searchsorted(allowed, counts[group], side="right"))
-        if step == len(allowed):
+        if step == len(allowed) or counts[group] == 0:
             continue
         grown = counts.copy()
         grown[group] = allowed[step]

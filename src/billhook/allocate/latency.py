@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from billhook.allocate.allocator import Floats
 from billhook.allocate.budget import Bound
+from billhook.allocate.costs import Floats
 
 MEASUREMENTS = 8  # at most; each exports a network and runs it for a while
 
@@ -40,7 +40,7 @@ class Search:
     """A secant search in a bracket, on rungs 0 … n-1 of growing work.
 
     Attributes:
-        work: Predictor of latency per rung (MACs relative to the original); increasing.
+        work: Predictor of latency per rung, relative to the original (see `Work`); increasing.
         bound: Upper bound.
         samples: Latest measurement by rung.
         confirmed: Rungs whose measurement was a long one.
@@ -117,7 +117,7 @@ def search(work: Floats, measure: Measure, bound: Bound) -> Search:
     At most `MEASUREMENTS` different rungs are measured. Where nothing fits, rung 0 is among them.
 
     Args:
-        work: MACs of each rung relative to the original, increasing.
+        work: Work of each rung relative to the original, increasing.
         measure: Times the network of a rung in turns with the original; thoroughly, if its second argument is
             True.
         bound: Latency bound.

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from billhook.allocate.allocator import Allocator, Floats
-from billhook.allocate.rounding import Counts, allowed_counts, keep_best, nearest
+from billhook.allocate.allocator import Allocator, Space
+from billhook.allocate.costs import Costs, Floats, PlanCosts
+from billhook.allocate.rounding import Counts, allowed_counts, keep_best
 from billhook.graph.groups import ChannelGroup
 
+Keeps = Mapping[str, npt.NDArray[np.bool_]]
+
 KEYS: dict[str, str] = {"macs": "macs", "params": "params", "size": "bytes"}  # metric of a budget → of a cost
-
-
-class Costs(Protocol):
-    """Costs of many plans at once; see `billhook.graph.CostModel`."""
-
-    @property
-    def group_ids(self) -> tuple[str, ...]:
-        """Ids of the prunable groups: the columns of `counts`."""
-
-    @property
-    def sizes(self) -> Counts:
-        """Their full sizes: [groups]."""
-
-    def evaluate(self, counts: Counts, *, metrics: Sequence[str]) -> Mapping[str, Floats]:
-        """Return each metric for every row of kept counts: [plans]."""
 
 
 class Path:
@@ -42,6 +29,8 @@ class Path:
         dropped: Ids of groups of which nothing is kept; none of `groups`.
         gone: Per group id, units that have left already: they come back only where no width that `fits` is
             as small as what is left.
+        branches: Ids of the groups in each residual branch that the allocator may empty; all in `groups`.
+        seconds: Measures what a plan takes relative to the original network; None without a latency bound.
     """
 
     def __init__(
@@ -52,51 +41,68 @@ class Path:
         costs: Costs,
         fits: Callable[[int], bool],
         dropped: Collection[str] = (),
-        gone: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+        gone: Keeps | None = None,
+        branches: Sequence[Sequence[str]] = (),
+        seconds: Callable[[Keeps], float] | None = None,
     ) -> None:
         self.groups = tuple(groups)
         absent = [(gone or {}).get(g.id, np.zeros(g.size, dtype=bool)) for g in groups]
         given = [np.asarray(s, dtype=np.float64) for s in scores]
-        # For the allocator a unit that has left is one of the least; as nothing but rank, it is below all.
-        self.scores = [_with_least(s, a) for s, a in zip(given, absent, strict=True)]
+        # As nothing but rank, a unit that has left is below all.
         self._ranks = [np.where(a, -np.inf, s) for s, a in zip(given, absent, strict=True)]
         widths = [allowed_counts(g.size, g.width, fits) for g in groups]
         self.allowed = [_up_to(w, int((~a).sum())) for w, a in zip(widths, absent, strict=True)]
-        self._allocator, self._costs = allocator, costs
-        columns = {name: i for i, name in enumerate(costs.group_ids)}
-        self._columns = [columns[g.id] for g in groups]
-        self.dropped = {name: columns[name] for name in dropped}
+        self._costs = PlanCosts(costs, [g.id for g in groups], dropped)
+        at = {g.id: i for i, g in enumerate(groups)}
+        space = Space(
+            # For the allocator such a unit is one of the least.
+            scores=[_with_least(s, a) for s, a in zip(given, absent, strict=True)],
+            allowed=self.allowed,
+            branches=[tuple(at[g] for g in branch) for branch in branches],
+            costs=self._costs,
+            seconds=None if seconds is None else lambda counts: seconds(self.keep(counts)),
+        )
+        self._work = allocator.work(space)
+        self._curve = allocator.curve(space, self._work) if groups else None
+
+    @property
+    def dropped(self) -> Collection[str]:
+        """Ids of the groups of which nothing is kept."""
+        return self._costs.dropped
+
+    @property
+    def overhead(self) -> float:
+        """MACs that a layer is taken to cost beside its own."""
+        return self._work.overhead
 
     def counts(self, amounts: npt.ArrayLike) -> Counts:
-        """Return the units that stay: [amounts, groups]; rows grow with the amount, up to full at 1."""
+        """Return the units that stay: [amounts, groups]; rows grow with the amount, up to full at 1.
+
+        A group keeps none of its units where a branch around it has left.
+        """
         amounts = np.atleast_1d(np.asarray(amounts, dtype=np.float64))
-        if not self.groups:
-            return np.empty((len(amounts), 0), dtype=np.int64)
-        wanted = self._allocator.wanted(self.scores, amounts)
-        return np.stack([nearest(w, a) for w, a in zip(wanted.T, self.allowed, strict=True)], axis=1)
+        return np.empty((len(amounts), 0), dtype=np.int64) if self._curve is None else self._curve(amounts)
 
     def cost(self, counts: Counts, metrics: Sequence[str]) -> dict[str, Floats]:
-        """Return {metric: [rows]} for rows of counts."""
-        rows = np.tile(np.asarray(self._costs.sizes, dtype=np.int64), (len(counts), 1))
-        rows[:, self._columns] = counts
-        rows[:, list(self.dropped.values())] = 0
-        return self._evaluate(rows, metrics)
+        """Return {metric of a budget: [rows]} for rows of counts."""
+        found = self._costs.of(counts, [KEYS[m] for m in metrics])
+        return {m: found[KEYS[m]] for m in metrics}
 
     def original(self, metrics: Sequence[str]) -> dict[str, float]:
         """Return the costs of the network that loses nothing."""
-        rows = np.asarray(self._costs.sizes, dtype=np.int64)[None]
-        return {m: float(v[0]) for m, v in self._evaluate(rows, metrics).items()}
+        found = self._costs.original([KEYS[m] for m in metrics])
+        return {m: float(found[KEYS[m]][0]) for m in metrics}
+
+    def work(self, counts: Counts) -> Floats:
+        """Return what the latency of rows of counts grows with, relative to the original network: [rows]."""
+        original = self._work.of(self._costs.original(self._work.metrics))
+        return self._costs.work(counts, self._work) / original
 
     def keep(self, counts: Counts) -> dict[str, npt.NDArray[np.bool_]]:
         """Return which units stay, per group id, for one row of counts."""
         chosen = zip(self.groups, self._ranks, counts, strict=True)
         best = {g.id: keep_best(s, int(n)) for g, s, n in chosen}
-        nothing = {n: np.zeros(int(self._costs.sizes[c]), dtype=bool) for n, c in self.dropped.items()}
-        return best | nothing
-
-    def _evaluate(self, rows: Counts, metrics: Sequence[str]) -> dict[str, Floats]:
-        found = self._costs.evaluate(rows, metrics=tuple(KEYS[m] for m in metrics))
-        return {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in metrics}
+        return best | {name: np.zeros(size, dtype=bool) for name, size in self._costs.dropped.items()}
 
 
 def _with_least(scores: Floats, absent: npt.NDArray[np.bool_]) -> Floats:

@@ -17,6 +17,8 @@ from billhook.cli.compress_options import (
     Distill,
     DryRun,
     Epochs,
+    Fuse,
+    FuseOption,
     Lr,
     Method,
     Name,
@@ -64,6 +66,8 @@ def compress(
     data_dir: DataDir = None,
     batch: Batch = None,
     budget: Budget = [],  # noqa: B006
+    fuse: Fuse = None,
+    fuse_option: FuseOption = [],  # noqa: B006
     method: Method = None,
     option: Option = [],  # noqa: B006
     allocator: Allocator = None,
@@ -100,6 +104,8 @@ def compress(
             ("data", "dir"): ("--data-dir", data_dir),
             ("data", "batch"): ("--batch", batch),
             ("budget",): ("--budget", _bounds(budget) or None),
+            ("fuse", "level"): ("--fuse", fuse),
+            **key_values(("fuse",), "--fuse-option", fuse_option),
             ("prune", "method"): ("--method", method),
             **key_values(("prune", "options"), "--option", option),
             ("prune", "allocator"): ("--allocator", allocator),

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Debug, Input, Json, Mixing, ModelArg, Quiet, Weights, changes, network
+from billhook.cli.compress_options import Fuse, FuseOption
+from billhook.cli.options import (
+    Debug,
+    Input,
+    Json,
+    Mixing,
+    ModelArg,
+    Quiet,
+    Weights,
+    changes,
+    key_values,
+    network,
+)
 from billhook.cli.terminal import Terminal
 
 _Target = Annotated[
@@ -29,6 +41,8 @@ def inspect(
     weights: Weights = None,
     data: _Data = None,
     mixing: Mixing = None,
+    fuse: Fuse = None,
+    fuse_option: FuseOption = [],  # noqa: B006
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -43,9 +57,12 @@ def inspect(
         {
             **network(inputs, model_arg, weights, data),
             ("prune", "mixing"): ("--mixing", mixing),
+            ("fuse", "level"): ("--fuse", fuse),
+            **key_values(("fuse",), "--fuse-option", fuse_option),
         }
     )
-    graph = Subject(from_target(target, given)).graph
+    subject = Subject(from_target(target, given))
+    graph, fused = subject.prunable_graph, subject.fused
     cost = graph.costs.cost(None)
     prunable = sum(g.size for g in graph.groups.prunable)
     terminal.data(
@@ -54,7 +71,9 @@ def inspect(
             "fingerprint": graph.fingerprint,
             "cost": cost.to_dict(),
             "groups": [g.to_dict() for g in graph.groups],
+            **({} if fused is None else fused.to_dict()),
         },
+        *(() if fused is None else (str(fused), "")),
         groups_table(graph.groups),
         "",
         f"{len(graph.groups.prunable)} of {len(graph.groups)} groups can shrink ({prunable} units)",

@@ -47,5 +47,10 @@ def saliency(
             for name, weight, gradient in zip(wanted, weights, gradients, strict=True):
                 product = weight.detach() * gradient
                 for axis in wanted[name]:
-                    rows[name, axis].append(product.sum(others(product, axis), dtype=torch.float32))
+                    along = (
+                        product.sum(others(product, axis), dtype=torch.float32)
+                        if product.dim() > 1
+                        else product
+                    )
+                    rows[name, axis].append(along.float())
     return {a: torch.stack(r) for a, r in rows.items()}

@@ -29,6 +29,8 @@ class Taylor(Criterion):
     Form "gate" sums over the weights that read the unit, which is a · ∂L/∂a of its activation a: the
     change to first order when the unit is silenced, whatever normalisation stands in between. Form
     "weight" sums over the weights that produce it; after a batch norm this misses the norm's shift.
+    The gates through which copies of channels are read (`billhook.fuse`) count as weights that read. Copies
+    themselves are produced by a list of numbers, which has no gradient, so both forms look at who reads them.
 
     References:
         Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, eq. (8), (9).
@@ -66,7 +68,12 @@ class Taylor(Criterion):
         return sum(changes[1:], changes[0]).square().mean(0)
 
     def _members(self, group: ChannelGroup, context: ScoreContext) -> tuple[Member, ...]:
-        return weights(group, context.tensors, "in" if self.form == "gate" else "out")
+        tensors = context.tensors
+        produced = weights(group, tensors, "out")
+        copied = any(m.role == "out" and not tensors[m.tensor].is_floating_point() for m in group.members)
+        if self.form == "weight" and not (copied and all(tensors[m.tensor].dim() < 2 for m in produced)):
+            return produced
+        return tuple(m for m in group.members if m.role == "in" and tensors[m.tensor].is_floating_point())
 
 
 ENTRY = Taylor

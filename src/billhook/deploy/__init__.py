@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from billhook.deploy.exporter import export as export
+    from billhook.deploy.lowering import Lowered as Lowered
+    from billhook.deploy.lowering import lower_by_cost as lower_by_cost
     from billhook.deploy.onnx import OnnxExport as OnnxExport
     from billhook.deploy.onnx import export_onnx as export_onnx
     from billhook.deploy.parity import Parity as Parity
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
     from billhook.deploy.plan_latency import PlanLatency as PlanLatency
 
 _HOME = {
+    "Lowered": "lowering",
     "OnnxExport": "onnx",
     "Parity": "parity",
     "PlanLatency": "plan_latency",
     "check_parity": "parity",
     "export": "exporter",
     "export_onnx": "onnx",
+    "lower_by_cost": "lowering",
 }
 
-__all__ = ["OnnxExport", "Parity", "PlanLatency", "check_parity", "export", "export_onnx"]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> object:

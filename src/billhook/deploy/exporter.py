@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.deploy.parity import TOLERANCE, check_parity
 from billhook.errors import InputError, StorageError
+from billhook.fuse.lower import has_copies, lower
 from billhook.graph.inputs import ExampleInputs
 from billhook.graph.plan import Plan
 from billhook.measure.artifact import Artifact
@@ -72,6 +73,8 @@ def export(
         raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
     target = Path(directory)
     runtime = backends.get(backend)
+    if has_copies(model):  # no runtime knows them
+        model = lower(model, example_inputs, forms=runtime.copy_form, fold=())
     shipping = purpose == "shipping"
     _refuse_existing(target)
     model, example_inputs = _on_cpu(model, example_inputs)

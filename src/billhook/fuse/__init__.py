@@ -3,5 +3,9 @@
 from __future__ import annotations
 
 from billhook.fuse.channel_selection import ChannelSelection, channel_selection
+from billhook.fuse.copies import ChannelCopy
+from billhook.fuse.fuse import Fused, fuse
+from billhook.fuse.lower import lower
+from billhook.fuse.options import Fusion
 
-__all__ = ["ChannelSelection", "channel_selection"]
+__all__ = ["ChannelCopy", "ChannelSelection", "Fused", "Fusion", "channel_selection", "fuse", "lower"]

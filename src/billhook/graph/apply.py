@@ -16,8 +16,10 @@ from billhook.graph.alive import enliven_, holding
 from billhook.graph.capture import eval_mode
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork, ExportedSection
+from billhook.graph.fusions import as_layers, fused
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call, copied
+from billhook.graph.layers import LayeredNetwork
 from billhook.graph.plan import Plan
 from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
@@ -39,11 +41,13 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     result is its graph. All tensors that are left keep their names.
 
     Args:
-        model: The network the plan was made for, with any weights.
+        model: The network the plan was made for, with any weights; where the plan names fusions, the original
+            or what they make of it.
         plan: From `prune`, `make_plan` or a file.
     Raises:
         PlanError: if the plan is for another network. ApplyError: if no smaller network could be built.
     """
+    model = fused(model, plan)
     graph = graph_of(model, plan)
     kept = graph.kept(plan)
     program = graph.program
@@ -57,7 +61,10 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     small = None
     if parts or not kept.dropped:
         small = _own_module(model, graph, kept, tensors, call, expected, parts)
-    if small is None:
+    rewritten = small is None and isinstance(model, LayeredNetwork)
+    if rewritten:
+        small = _exported(model, graph, plan, reference).train(model.training)
+    elif small is None:
         _LOG.warning(
             "%s: forward %s; the smaller network is its exported graph",
             type(model).__name__,
@@ -76,7 +83,14 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             type(model).__name__,
             ", ".join(program.unused[:6]) + (" …" if len(program.unused) > 6 else ""),
         )
-    return small
+    return _as_layers(small, graph.call, plan) if rewritten else small
+
+
+def _as_layers(small: nn.Module, call: Call, plan: Plan) -> LayeredNetwork:
+    """Return an exported network as a graph of plain layers, which the network was that it came from."""
+    network = as_layers(small, _like(call, dict(small.named_parameters())))
+    network.meta["fusions"] = plan.fusions
+    return network
 
 
 def apply_(model: nn.Module, plan: Plan) -> nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import fx
 
 from billhook.graph.capture import Program, layer_of
+from billhook.graph.groups import ChannelGroup
 from billhook.graph.memory import Memory
 from billhook.graph.partition import Partition
 from billhook.graph.plan import Keep
@@ -180,8 +181,22 @@ def _groups_inside(
     return tuple(
         g.id
         for i, g in enumerate(partition.groups)
-        if g.prunable and i not in reaching and all(m.tensor in tensors for m in g.members)
+        if g.prunable
+        and i not in reaching
+        and all(m.tensor in tensors for m in g.members)
+        and not copied(flow, g)
     )
+
+
+def copied(flow: Flow, group: ChannelGroup) -> bool:
+    """Return True if the units are copies of channels, so that nothing computes them."""
+    made = [m.tensor for m in group.members if m.role == "out"]
+    return any(t in flow.numbering for t in made) and not any(t in flow.program.parameters for t in made)
+
+
+def may_be_empty(flow: Flow, group: ChannelGroup) -> bool:
+    """Return True for copies that are only put in their places: none of them need stay."""
+    return copied(flow, group) and not any(m.tensor in flow.program.parameters for m in group.members)
 
 
 def _named(program: Program, found: Sequence[Branch]) -> tuple[Branch, ...]:

@@ -63,6 +63,11 @@ class Kept:
         axes = self._partition.axes
         return [_or_none(self.labels(axes[name, a])) if (name, a) in axes else None for a in range(rank)]
 
+    def numbered(self, name: str) -> Mask | None:
+        """Return which of the channels stay that the values of a tensor are numbers of; None if all do."""
+        labels = self._flow.numbering.get(name)
+        return None if labels is None else _or_none(self.labels(labels))
+
 
 def _or_none(mask: Mask) -> Mask | None:
     return None if mask.all() else mask

@@ -109,7 +109,8 @@ class CostModel:
         Args:
             counts: Units kept per prunable group, columns as in `group_ids`; shape [plans, groups]. A branch
                 is gone where a group of its own has none; nothing in it costs anything then.
-            metrics: Which of "macs", "params", "bytes", "peak_activation_bytes" to compute.
+            metrics: Which of "macs", "params", "bytes", "peak_activation_bytes" to compute, and "layers", the
+                number of operators with MACs that are left.
         Returns:
             One float64 array [plans] per metric.
         Raises:
@@ -121,7 +122,7 @@ class CostModel:
                 f"counts have {table.shape[1]} columns; the network has {len(self.group_ids)} prunable groups"
             )
         for metric in metrics:
-            if metric not in METRICS:
+            if metric not in (*METRICS, "layers"):
                 raise InputError(f"unknown cost metric {metric!r}{suggest(metric, METRICS)}")
         lengths, stays = table @ self._slopes + self._constants, self._stays(table)
         values, alive = (self._values, self._alive) if stays is None else self._values_of_branches
@@ -129,6 +130,7 @@ class CostModel:
             "macs": lambda: self._macs.terms(lengths, stays).sum(1),
             "params": lambda: self._params.terms(lengths, stays).sum(1),
             "bytes": lambda: self._bytes.terms(lengths, stays).sum(1),
+            "layers": lambda: ((self._macs.terms(lengths, stays) @ self._of_layer) > 0).sum(1).astype(float),
             "peak_activation_bytes": lambda: (values.terms(lengths, stays) @ alive).max(1, initial=0),
         }
         return {metric: compute[metric]() for metric in metrics}
@@ -168,6 +170,12 @@ class CostModel:
             for group, width in terms:
                 slopes[self._column[group], at] += width
         return slopes
+
+    @cached_property
+    def _of_layer(self) -> Floats:
+        """1 where a term of the MACs belongs to an operator: [terms, operators]."""
+        layers = list(dict.fromkeys(self._layers))
+        return np.array([[float(n is m) for m in layers] for n in self._layers]).reshape(-1, len(layers))
 
     @cached_property
     def _own_columns(self) -> list[list[int]]:

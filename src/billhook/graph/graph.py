@@ -15,12 +15,14 @@ from torch import nn
 
 from billhook.errors import InputError, NameNotFoundError, PlanError
 from billhook.graph import inputs as example
-from billhook.graph.branches import Branch, completed, find_branches, gone
+from billhook.graph.branches import Branch, completed, find_branches, gone, may_be_empty
 from billhook.graph.capture import Program, capture_program
 from billhook.graph.constants import Kept
 from billhook.graph.cost import CostModel
 from billhook.graph.groups import Groups
+from billhook.graph.fusions import fused
 from billhook.graph.inputs import Call, ExampleInputs
+from billhook.graph.layers import LayeredNetwork
 from billhook.graph.partition import ONE_UNIT, Partition, partition
 from billhook.graph.plan import Keep, Plan
 from billhook.graph.propagate import propagate
@@ -39,6 +41,7 @@ class Graph:
         partition: Groups, and the group and unit of every label.
         call: The example inputs as (args, kwargs).
         structure: Token of the module's structure at capture, to notice a changed model.
+        fusions: Rewrites that made the network, in order; see `Plan.fusions`.
         variants: The same network captured otherwise ("free batch"), made when first needed.
     """
 
@@ -47,6 +50,7 @@ class Graph:
     partition: Partition
     call: Call
     structure: str
+    fusions: tuple[Mapping[str, Any], ...] = ()
     variants: dict[str, Graph] = field(default_factory=dict)
 
     @property
@@ -83,6 +87,11 @@ class Graph:
     def branch_of(self) -> Mapping[str, Branch]:
         """The innermost branch that holds a group, by group id; keeping nothing of the group removes it."""
         return {group: branch for branch in self.branches for group in branch.own}
+
+    @cached_property
+    def copies(self) -> frozenset[str]:
+        """Ids of groups of shortcuts' copies (see `billhook.fuse.ChannelCopy`), of which none need stay."""
+        return frozenset(g.id for g in self.groups if g.prunable and may_be_empty(self.flow, g))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -156,7 +165,8 @@ def capture_call(model: nn.Module, call: Call, mixing: Mixing, *, dynamic_batch:
         loose = partition(free)
         if _units(loose) > _units(parts):
             flow, parts = free, loose
-    return Graph(program, flow, parts, call, structure_of(model))
+    fusions = model.fusions if isinstance(model, LayeredNetwork) else ()
+    return Graph(program, flow, parts, call, structure_of(model), fusions)
 
 
 def groups(model: nn.Module, example_inputs: ExampleInputs, *, mixing: Mixing = "freeze") -> Groups:
@@ -169,6 +179,8 @@ def cost(model: nn.Module, example_inputs: ExampleInputs, plan: Plan | None = No
 
     Computed from shapes; the smaller network is not built.
     """
+    if plan is not None:
+        model = fused(model, plan)
     graph = capture(model, example_inputs, mixing=mixing_of(plan))
     if plan is not None:
         graph.keep_list(plan)
@@ -188,12 +200,17 @@ def make_plan(graph: Graph, keep: Mapping[str, npt.ArrayLike], **made_by: Any) -
     arrays = {name: np.asarray(k, dtype=bool) for name, k in keep.items()}
     for name, array in arrays.items():
         check_keep(graph, name, array)
-    plan = Plan(graph._completed(arrays), graph.fingerprint, graph.inputs, graph.mixing, made_by)
+    plan = Plan(
+        graph._completed(arrays), graph.fingerprint, graph.inputs, graph.mixing, made_by, graph.fusions
+    )
     return plan.attached(graph)
 
 
 def graph_of(model: nn.Module, plan: Plan) -> Graph:
-    """Return the graph `plan` belongs to: the one it was made from if `model` still fits, else a new one."""
+    """Return the graph `plan` belongs to: the one it was made from if `model` still fits, else a new one.
+
+    `model` has the fusions of the plan already.
+    """
     graph = plan.graph
     if isinstance(graph, Graph) and graph.structure == structure_of(model):
         return graph
@@ -229,7 +246,7 @@ def check_keep(graph: Graph, name: str, keep: Keep) -> None:
         return
     if group.frozen is not None:
         raise PlanError(f"group {name!r} is frozen: {group.frozen}; no unit of it can be removed")
-    if not keep.any() and name not in graph.branch_of:
+    if not keep.any() and name not in graph.branch_of and name not in graph.copies:
         raise PlanError(
             f"the plan removes all {group.size} units of group {name!r}; at least one must stay, because the "
             "group is not inside a residual branch that could leave whole"

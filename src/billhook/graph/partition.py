@@ -181,7 +181,7 @@ class _Names:
     def __call__(self, members: tuple[Member, ...]) -> str:
         maker = members[0]
         layer, _, leaf = maker.tensor.rpartition(".")
-        name = layer if leaf in ("weight", "bias") and layer else maker.tensor
+        name = layer if leaf in ("weight", "bias", "index") and layer else maker.tensor
         if maker.index.size < self._sizes[maker.tensor, maker.axis]:
             flat = np.sort(maker.index.reshape(-1))
             whole = flat[-1] - flat[0] + 1 == len(flat)

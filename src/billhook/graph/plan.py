@@ -33,6 +33,8 @@ class Plan:
         inputs: Description of the example inputs (see `graph.inputs`).
         mixing: "freeze" or "allow": whether channels through mixing operators were allowed to leave.
         made_by: Free record of what made the plan (method, options, budget, seed).
+        fusions: Rewrites that hold, in order: the plan is for the network that they make of the original. Each
+            names its pass ("pass"), its place ("at") and what it rewrites ("operator").
     """
 
     keep: Mapping[str, Keep]
@@ -40,6 +42,7 @@ class Plan:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     mixing: str = "freeze"
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    fusions: tuple[Mapping[str, Any], ...] = ()
     # The graph the plan was made from, in this process only: saves a second capture. Not part of the plan.
     graph: Any = field(default=None, repr=False)
 
@@ -87,6 +90,7 @@ class Plan:
             "inputs": dict(self.inputs),
             "groups": {n: {"size": len(k), "keep": _ranges(k)} for n, k in sorted(self.keep.items())},
             "made_by": dict(self.made_by),
+            **({"fusions": [dict(f) for f in self.fusions]} if self.fusions else {}),
         }
 
     def to_json(self) -> str:
@@ -103,7 +107,7 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise PlanError(f"not a billhook plan: expected format {FORMAT!r}, found {found!r}")
-        unknown = set(data) - {"format", "fingerprint", "mixing", "inputs", "groups", "made_by"}
+        unknown = set(data) - {"format", "fingerprint", "mixing", "inputs", "groups", "made_by", "fusions"}
         if unknown:
             raise PlanError(f"plan has unknown entries {sorted(unknown)}; was it made by a newer version?")
         groups = data.get("groups")
@@ -114,8 +118,11 @@ class Plan:
                 raise PlanError(f"plan is corrupted: {entry!r} is missing or is not a {kind.__name__}")
         if data["mixing"] not in ("freeze", "allow"):
             raise PlanError(f"plan is corrupted: 'mixing' is {data['mixing']!r}, not 'freeze' or 'allow'")
+        fusions = data.get("fusions", [])
+        if not isinstance(fusions, list) or not all(isinstance(f, dict) for f in fusions):
+            raise PlanError("plan is corrupted: 'fusions' is not a list of entries")
         keep = {name: _parse_group(name, entry) for name, entry in groups.items()}
-        return cls(keep, data["fingerprint"], data["inputs"], data["mixing"], data["made_by"])
+        return cls(keep, data["fingerprint"], data["inputs"], data["mixing"], data["made_by"], tuple(fusions))
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

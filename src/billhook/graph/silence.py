@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from billhook.errors import InputError
 from billhook.graph import inputs as example
 from billhook.graph.constants import Mask, arguments, rewrite, symbolic
+from billhook.graph.fusions import fused
 from billhook.graph.graph import Graph, capture_call, graph_of, mixing_of
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
@@ -124,6 +125,7 @@ def silence(model: nn.Module, plan: Plan, example_inputs: ExampleInputs) -> Sile
     Raises:
         PlanError: if the plan was made for another network.
     """
+    model = fused(model, plan)
     return SilencedNetwork(graph_for(model, plan, example.as_call(example_inputs)), model, plan)
 
 

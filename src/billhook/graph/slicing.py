@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ def hollow(model: nn.Module, kept: Kept, names: Mapping[str, object]) -> dict[st
             shape = [s if m is None else int(m.sum()) for s, m in zip(tensor.shape, masks, strict=True)]
             small = tensor.detach().new_empty(shape)
         else:
-            small = cut(tensor, masks).clone()
+            small = cut_named(name, tensor, kept).clone()
         result[name] = (
             nn.Parameter(small, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else small
         )
@@ -46,7 +47,20 @@ def fill(tensors: Mapping[str, Tensor], model: nn.Module, kept: Kept) -> None:
     with torch.no_grad():
         for name, tensor in named_tensors(model):
             if name in tensors:
-                tensors[name].copy_(cut(tensor, kept.tensor(name, tensor.dim())))
+                tensors[name].copy_(cut_named(name, tensor, kept))
+
+
+def cut_named(name: str, tensor: Tensor, kept: Kept) -> Tensor:
+    """Return what stays of a named tensor; channel numbers in it become those of the smaller network.
+
+    The number of a channel that leaves becomes -1.
+    """
+    result = cut(tensor, kept.tensor(name, tensor.dim()))
+    numbered = kept.numbered(name)
+    if numbered is None:
+        return result
+    new = torch.from_numpy(np.append(np.where(numbered, np.cumsum(numbered) - 1, -1), -1))
+    return new.to(result.device)[result]  # the number -1 finds the last entry
 
 
 def cut(tensor: Tensor, masks: Sequence[Mask | None]) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from billhook.errors import CaptureError, PlanError, StorageError
 from billhook.graph import inputs as example
 from billhook.graph.apply import apply
+from billhook.graph.fusions import fused
 from billhook.graph.graph import capture_call, mixing_of
+from billhook.graph.layers import LayeredNetwork
 from billhook.graph.plan import Plan
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
@@ -29,6 +31,8 @@ def save(directory: str | Path, model: nn.Module, plan: Plan) -> None:
     Raises:
         PlanError: if `model` is neither. StorageError: if the files cannot be written.
     """
+    if not isinstance(model, LayeredNetwork):
+        model = fused(model, plan)
     small = apply(model, plan) if _is_original(model, plan) else model
     directory = Path(directory)
     try:

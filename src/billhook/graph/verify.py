@@ -12,6 +12,7 @@ from billhook.errors import VerifyError
 from billhook.graph import inputs as example
 from billhook.graph.apply import TOLERANCE, agree, apply, flat_outputs
 from billhook.graph.capture import eval_mode, layer_of
+from billhook.graph.fusions import fused
 from billhook.graph.graph import Graph
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.plan import Plan
@@ -41,6 +42,7 @@ def verify(
         small: The smaller network if it exists already (with the original's weights); else `apply` makes it.
     """
     call = example.as_call(example_inputs)
+    model = fused(model, plan)
     graph = graph_for(model, plan, call)
     small = apply(model, plan.attached(graph)) if small is None else small
     silenced = SilencedNetwork(graph, model, plan)

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from billhook.graph.branches import Branch
+from billhook.graph.functional import twin
 from billhook.graph.memory import Memory
 
 
@@ -56,15 +57,8 @@ class Without:
         # The usual case: `relu_(sum)`, and whoever reads the sum reads what came out of that.
         first = later[0]
         alone = first.args[0] is add and set(add.users) == {first} and not memory.changed_after(add, other)
-        twin = _twin(first)
-        if alone and twin is not None and first in self._within:
-            self.functional[first] = twin
+        fresh = twin(first)
+        if alone and fresh is not None and first in self._within:
+            self.functional[first] = fresh
         else:
             self._copied.add(add)
-
-
-def _twin(node: fx.Node) -> Any:
-    """Return the operator that makes a new tensor of what `node` changes in place, None if there is none."""
-    target: Any = node.target
-    name, overload = target._schema.name.removeprefix("aten::").removesuffix("_"), target._overloadname
-    return getattr(getattr(torch.ops.aten, name, None), overload, None)

@@ -75,13 +75,21 @@ class Backend(ABC):
         name: Key in the registry.
         title: One line for tables.
         library: Distribution whose version a measurement states.
+        extra: What to install for it: billhook[extra].
+        precision: What it computes in, for the conditions of a measurement; None where that is what the
+            file says.
         rounding: Channel counts its kernels like.
+        copy_form: What it usually runs fastest where a shortcut has lost some of its channels; see
+            `billhook.fuse.lower`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     library: ClassVar[str]
+    extra: ClassVar[str]
+    precision: ClassVar[str | None] = None
     rounding: ClassVar[Rounding] = Rounding()
+    copy_form: ClassVar[str] = "pointwise"
 
     @abstractmethod
     def export(

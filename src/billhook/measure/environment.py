@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-LIBRARIES = ("billhook", "torch", "numpy", "onnx", "onnxscript", "onnxruntime")
+LIBRARIES = ("billhook", "torch", "numpy", "onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 def environment() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from billhook.errors import InputError
 from billhook.measure.artifact import Artifact
+from billhook.measure.backend import backends
 from billhook.measure.environment import environment, quiet_cores
 from billhook.measure.process import WorkerProcess
 from billhook.measure.rounds import Clock, Round, Timing, compare, summarise
@@ -139,7 +140,12 @@ def _about(artifact: Artifact) -> dict[str, Any]:
     m = artifact.manifest
     precision = next((t.dtype for t in (*m.inputs, *m.outputs) if t.dtype.startswith("float")), "unknown")
     version = m.versions.get(m.backend, "")
-    return {"artifact": artifact.name, "runtime": f"{m.backend} {version}".strip(), "io_precision": precision}
+    return {
+        "artifact": artifact.name,
+        "runtime": f"{m.backend} {version}".strip(),
+        "precision": backends.get(m.backend).precision or precision,
+        "io_precision": precision,
+    }
 
 
 def _conditions(timing: Timing, cores: Sequence[int]) -> dict[str, Any]:

@@ -30,12 +30,15 @@ class Approaching(MethodCallback):
     def __init__(self, problem: Problem, criterion: Criterion, allocator: Allocator) -> None:
         super().__init__(problem)
         self.criterion, self.allocator = criterion, allocator
-        self._silence = HeldSilence(self.groups)
+        self.branches = problem.graph.branches
+        self._silence = HeldSilence(self.groups, self.branches)
 
     def begin(self, context: StepContext) -> None:
         """Nothing is gone yet; raises `BudgetError` before anything is trained."""
         scores = scores_of(self.problem, context.model, self.criterion)
-        self.memory["limits"] = formula_limits(self.problem, scores, self.allocator)
+        plan = decide(self.problem, scores, self.allocator, branches=self.branches)
+        self.memory["limits"] = formula_limits(self.problem, plan)
+        self.memory["overhead"] = plan.made_by.get("overhead", 0.0)
         self.memory["gone"] = {g.id: torch.zeros(g.size, dtype=torch.bool) for g in self.groups}
 
     def approach(self, context: StepContext, progress: float) -> None:
@@ -43,17 +46,24 @@ class Approaching(MethodCallback):
         keep = keep_within(
             self.problem,
             scores_of(self.problem, context.model, self.criterion),
-            self.allocator,
+            self.allocator.knowing(self.memory["overhead"]),
             self.memory["limits"],
             progress=progress,
             gone=self.memory["gone"],
+            branches=self.branches,
         )
         self._leave(context, keep)
 
     def settle(self, context: StepContext) -> Plan:
         """Return the plan that removes what is gone, and more if the budget asks for it."""
         scores = scores_of(self.problem, context.model, self.criterion)
-        plan = decide(self.problem, scores, self.allocator, gone=self.memory["gone"])
+        plan = decide(
+            self.problem,
+            scores,
+            self.allocator.knowing(self.memory["overhead"]),
+            gone=self.memory["gone"],
+            branches=self.branches,
+        )
         self._leave(context, plan.keep)
         return plan
 

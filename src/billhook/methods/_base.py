@@ -44,6 +44,7 @@ class Problem:
         resume: Go on from there.
         progress: Show bars.
         captured: The graph of `model`, if there is one already.
+        validation: Held-out batches, for methods that check accuracy; None if there are none.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Problem:
     resume: bool = False
     progress: bool = False
     captured: Graph | None = None
+    validation: Any = None
 
     def __post_init__(self) -> None:
         valid = isinstance(self.round_to, int) and not isinstance(self.round_to, bool) and self.round_to >= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from billhook.allocate.allocator import Allocator
 from billhook.allocate.budget import Budget
 from billhook.allocate.latency import LatencySample
-from billhook.allocate.path import KEYS
-from billhook.allocate.solve import Keeps, MeasureLatency, solve
+from billhook.allocate.path import KEYS, Keeps
+from billhook.allocate.solve import MeasureLatency, solve
 from billhook.graph import Graph, Plan, make_plan
+from billhook.graph.branches import Branch
 from billhook.graph.plan import Keep
 from billhook.measure.backend import backends
 from billhook.methods._base import Problem
@@ -32,6 +33,7 @@ def decide(
     *,
     dropped: Set[str] = frozenset(),
     gone: Mapping[str, Tensor] | None = None,
+    branches: Sequence[Branch] = (),
 ) -> Plan:
     """Return the plan that keeps the best units of every group and meets the problem's budget.
 
@@ -41,6 +43,8 @@ def decide(
         allocator: How width is shared out between groups.
         dropped: Groups inside residual branches that are gone altogether.
         gone: Per group, units ([size], True = has left) that are not to come back.
+        branches: Residual branches that an allocator may empty, as far as they are in scope. A method that
+            needs a unit of every group to the end gives none.
     Raises:
         BudgetError: if no allowed widths meet the budget; names the reachable bound.
     """
@@ -56,6 +60,7 @@ def decide(
             latency=latency,
             dropped=dropped,
             gone=_masks(gone),
+            branches=branches,
         )
     return make_plan(
         problem.graph,
@@ -63,16 +68,20 @@ def decide(
         original=dict(allocation.original),
         reached=dict(allocation.reached),
         measured=allocation.measured,
+        **({"overhead": allocation.overhead} if allocation.overhead else {}),
     )
 
 
-def formula_limits(problem: Problem, scores: Mapping[str, Tensor], allocator: Allocator) -> dict[str, float]:
+def formula_limits(problem: Problem, plan: Plan) -> dict[str, float]:
     """Return the budget as bounds on MACs, parameters and size alone, in base units.
 
     A method that decides again and again while it trains cannot measure each time. A latency bound is
     measured once, with the present scores, and stands from then on as the MACs of the network that met it.
+
+    Args:
+        problem: What shall shrink.
+        plan: What `decide` returned with the present scores.
     """
-    plan = decide(problem, scores, allocator)
     limits = {
         metric: bound.absolute(plan.made_by["original"][metric])
         for metric, bound in problem.budget.bounds.items()
@@ -98,6 +107,7 @@ def keep_within(
     *,
     progress: float = 1.0,
     gone: Mapping[str, Tensor] | None = None,
+    branches: Sequence[Branch] = (),
 ) -> dict[str, Keep]:
     """Return which units stay part of the way from the full network (`progress` 0) to `limits` (1).
 
@@ -108,6 +118,7 @@ def keep_within(
         limits: As `formula_limits` returns them.
         progress: How far each cost has come down from the original's.
         gone: As in `decide`.
+        branches: As in `decide`.
     """
     if progress <= 0:
         return {g.id: np.ones(g.size, dtype=bool) for g in problem.groups}
@@ -121,6 +132,7 @@ def keep_within(
         Budget.from_dict(bounds),
         fits=_fits(problem),
         gone=_masks(gone),
+        branches=branches,
     )
     return dict(allocation.keep)
 

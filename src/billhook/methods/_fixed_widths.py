@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from billhook.allocate.allocator import Allocator
 from billhook.graph import Plan
+from billhook.graph.branches import Branch
 from billhook.graph.plan import Keep
 from billhook.methods._base import Problem
 from billhook.methods._decide import decide, with_units
@@ -19,12 +20,15 @@ from billhook.train import StepContext
 class FixedWidths(MethodCallback):
     """Decides how many units of each group stay; subclasses choose which, and may take until the end.
 
-    Remembers the plan of the first step, as text.
+    Remembers the plan of the first step, as text. A subclass that can train a network with emptied groups sets
+    `branches` to the residual branches that may leave.
 
     Args:
         problem: What shall shrink.
         allocator: How width is shared out.
     """
+
+    branches: Sequence[Branch] = ()
 
     def __init__(self, problem: Problem, allocator: Allocator) -> None:
         super().__init__(problem)
@@ -37,7 +41,8 @@ class FixedWidths(MethodCallback):
 
     def begin(self, context: StepContext) -> None:
         """Decide the widths; raises `BudgetError` before anything is trained."""
-        self.memory["plan"] = decide(self.problem, self.scores(context), self.allocator).to_json()
+        plan = decide(self.problem, self.scores(context), self.allocator, branches=self.branches)
+        self.memory["plan"] = plan.to_json()
 
     @property
     def decided(self) -> Plan:

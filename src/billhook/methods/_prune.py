@@ -14,7 +14,9 @@ from billhook.allocate.budget import Budget
 from billhook.criteria import criteria
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError, NameNotFoundError
-from billhook.graph import ExampleInputs, Graph, Plan, Scope
+from billhook.fuse.fuse import fuse
+from billhook.fuse.options import Fusion
+from billhook.graph import ExampleInputs, Graph, Plan, Scope, capture
 from billhook.graph import verify as verify_plan
 from billhook.graph.verify import disagreement
 from billhook.methods import methods, names
@@ -42,6 +44,8 @@ def prune(
     seed: int = 0,
     verify: bool = True,
     training: FitConfig | None = None,
+    validation: Any = None,
+    fusion: Fusion | None = None,
 ) -> Plan:
     """Return a plan that makes `model` meet `budget`; the model itself is left untouched.
 
@@ -68,6 +72,10 @@ def prune(
         seed: The same seed gives the same plan.
         verify: Check on the example inputs that removal equals silence.
         training: How a method that trains does so; each has a default.
+        validation: Held-out (inputs, targets), for methods that check accuracy while they decide ("fupruner"
+            with `max_drop`).
+        fusion: Rewrite the network first, so that shortcuts can be pruned and blocks of a stage differ; see
+            `billhook.fuse.fuse`. The plan names the fusions, and `apply` carries them out again.
     Returns:
         A plan whose `made_by` records how it was made and what it costs.
     Raises:
@@ -94,6 +102,8 @@ def prune(
         seed=seed,
         verify=verify,
         training=training,
+        validation=validation,
+        fusion=fusion,
     ).plan
 
 
@@ -119,6 +129,8 @@ def shrink(
     resume: bool = False,
     progress: bool = False,
     graph: Graph | None = None,
+    validation: Any = None,
+    fusion: Fusion | None = None,
 ) -> Outcome:
     """Return a plan and the network it is for: `model`, or a copy whose weights the method has changed.
 
@@ -127,13 +139,20 @@ def shrink(
 
     Takes the arguments of `prune` and raises its errors. A method that trains keeps what it needs to go on in
     `checkpoint_dir`, if given; with `resume` it goes on there, and the plan is that of an uninterrupted
-    run. `progress` shows a bar meanwhile. `graph` is the graph of `model`, if it was captured already.
+    run. `progress` shows a bar meanwhile. `graph` is the graph of `model`, if it was captured already. With
+    `fusion` the network of the outcome is the rewritten one.
     """
     chosen = find_method(method, options or {}, allocator)
+    before, bounds = None, budget
+    if fusion is not None and fusion.level == "aggressive":
+        before = (graph or capture(model, example_inputs, mixing=mixing)).costs.cost(None)
+        model = fuse(model, example_inputs, fusion).network
+        graph = capture(model, example_inputs, mixing=mixing)
+        bounds = budget.of(before, graph.costs.cost(None))
     problem = Problem(
         model,
         example_inputs,
-        budget,
+        bounds,
         scope=scope or Scope(),
         data=data,
         loss=loss or cross_entropy,
@@ -147,6 +166,7 @@ def shrink(
         resume=resume,
         progress=progress,
         captured=graph,
+        validation=validation,
     )
     outcome = chosen.run(problem)
     if verify:
@@ -163,7 +183,7 @@ def shrink(
         backend=backend,
         verified=verify,
         cost={
-            "before": problem.graph.costs.cost(None).to_dict(),
+            "before": (before or problem.graph.costs.cost(None)).to_dict(),
             "after": problem.graph.costs.cost(outcome.plan).to_dict(),
         },
     )
@@ -186,12 +206,14 @@ def pruning_callback(
     threads: int = 1,
     mixing: Literal["freeze", "allow"] = "freeze",
     seed: int = 0,
+    validation: Any = None,
 ) -> MethodCallback:
     """Return a method that trains as a callback for a training loop of your own.
 
     The loop trains `model` itself; see `billhook.train.CallbackDriver` for the lines that drive a callback.
     At the end `driver.finish()` returns the plan, and `apply(model, plan)` the smaller network. Takes the
-    arguments of `prune` and raises its errors. `data` is for criteria that learn from data, and for ThiNet.
+    arguments of `prune` and raises its errors. `data` is for criteria that learn from data, and for ThiNet,
+    `validation` for methods that check accuracy.
     """
     chosen = find_method(method, options or {}, allocator)
     if not isinstance(chosen, TrainingMethod):
@@ -212,6 +234,7 @@ def pruning_callback(
             threads=threads,
             round_to=round_to,
             mixing=mixing,
+            validation=validation,
         )
     )
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from billhook.criteria._members import others, per_unit, weights
+from billhook.graph.branches import Branch
+from billhook.graph.branches import gone as gone_branches
 from billhook.graph.groups import ChannelGroup, Member
 from billhook.graph.plan import Keep
 
@@ -63,15 +65,30 @@ def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str
             scale_(tensors, readers(group, tensors), torch.from_numpy(stays).float())
 
 
+def open_gates_(tensors: Tensors, groups: Sequence[ChannelGroup]) -> None:
+    """Open all gates through which copies are read, before units are chosen anew.
+
+    They are not trained (see `billhook.fuse.ChannelCopy`), so a gate that silence has shut would stay shut,
+    and what is read through it would count for nothing.
+    """
+    for group in groups:
+        for m in readers(group, tensors):
+            if m.role == "in" and tensors[m.tensor].dim() == 1 and m.tensor.endswith("gate"):
+                index = torch.tensor(m.index, device=tensors[m.tensor].device).flatten()
+                tensors[m.tensor].index_fill_(0, index, 1)
+
+
 class HeldSilence:
     """Keeps units silent while a network trains: called after every step, it works out what to zero once.
 
     Args:
         groups: Groups whose units may be silent.
+        branches: Residual branches that add nothing once no unit of a group of their own is left; without
+            this they would still add the shift of their last layer.
     """
 
-    def __init__(self, groups: Sequence[ChannelGroup]) -> None:
-        self._groups = groups
+    def __init__(self, groups: Sequence[ChannelGroup], branches: Sequence[Branch] = ()) -> None:
+        self._groups, self._branches = groups, branches
         self._key: object = None
         self._factors: list[tuple[Tensor, Tensor]] = []
 
@@ -84,7 +101,8 @@ class HeldSilence:
             tensor.mul_(factor)
 
     def _worked_out(self, model: nn.Module, gone: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        named: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+        parameters = dict(model.named_parameters())
+        named: dict[str, Tensor] = {**dict(model.named_buffers()), **parameters}
         found = []
         for group in self._groups:
             absent = gone.get(group.id)
@@ -93,6 +111,9 @@ class HeldSilence:
             for m in readers(group, named):
                 tensor = named[m.tensor]
                 found.append((tensor, factor(~absent, m, tensor)))
+        empty = gone_branches(self._branches, {name: (~units).numpy() for name, units in gone.items()})
+        tensors = frozenset[str]().union(*(b.tensors for b in empty)) & parameters.keys()
+        found += [(parameters[name], parameters[name].new_zeros(())) for name in sorted(tensors)]
         return found
 
 

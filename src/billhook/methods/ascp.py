@@ -18,7 +18,7 @@ from billhook.methods._base import Problem
 from billhook.methods._clusters import add_channels_, average_, filters, kmeans, mergeable, merged_clusters
 from billhook.methods._parts import Allocating, scores_of
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import live_tensors, silence_, unit_norms
+from billhook.methods._units import live_tensors, open_gates_, silence_, unit_norms
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -93,6 +93,7 @@ class AscpCallback(AsymptoticCallback):
     def hold_round(self, context: StepContext, counts: Mapping[str, int], *, last: bool) -> dict[str, Keep]:
         """Cluster and make the members of a cluster equal; in the last round, add them up."""
         tensors = live_tensors(context.model)
+        open_gates_(tensors, self.groups)
         keep: dict[str, Keep] = {}
         merged: list[tuple[ChannelGroup, Tensor]] = []
         for group in self.groups:

@@ -15,7 +15,6 @@ from billhook.allocate.families.global_ import Global
 from billhook.allocate.path import KEYS
 from billhook.graph import Plan
 from billhook.graph.branches import completed
-from billhook.graph.branches import gone as gone_branches
 from billhook.methods._base import Problem
 from billhook.methods._decide import decide, formula_limits, full_costs
 from billhook.methods._gates import (
@@ -103,7 +102,7 @@ class GatorCallback(MethodCallback):
         self.branches = [b for b in problem.graph.branches if own.issuperset(b.groups) and method.branches]
         self._masks: Masks | None = None
         self._slope = torch.zeros(0)
-        self._silence = HeldSilence(self.groups)
+        self._silence = HeldSilence(self.groups, self.branches)
         self._gone: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def begin(self, context: StepContext) -> None:
@@ -111,7 +110,7 @@ class GatorCallback(MethodCallback):
         m = self.method
         count = sum(self.sizes)
         theta = torch.full((count,), logit(m.probability))
-        limits = formula_limits(self.problem, self._split(theta), ORDER)
+        limits = formula_limits(self.problem, decide(self.problem, self._split(theta), ORDER))
         steps = max(1.0, m.until * context.total_steps)
         natural = (1 - m.momentum) * steps_to_close(logit(m.probability)) / (_CLOSING * steps)
         self.memory.update(
@@ -174,13 +173,7 @@ class GatorCallback(MethodCallback):
         is_open = self.memory["open"]
         if self._gone is None or self._gone[0] is not is_open:
             self._gone = is_open, {name: ~units for name, units in self._split(is_open).items()}
-        gone = self._gone[1]
-        self._silence.hold_(context.model, gone)
-        branches = gone_branches(self.branches, {name: (~units).numpy() for name, units in gone.items()})
-        if branches:
-            tensors = dict(context.model.named_parameters())
-            for name in frozenset[str]().union(*(b.tensors for b in branches)) & tensors.keys():
-                tensors[name].detach().zero_()
+        self._silence.hold_(context.model, self._gone[1])
 
     def plan(self, context: StepContext) -> Plan:
         """Return the settled plan."""

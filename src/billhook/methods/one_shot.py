@@ -25,7 +25,8 @@ class OneShot(Allocating, Scoring, Method):
     def run(self, problem: Problem) -> Outcome:
         """Return the widest network within the budget, made of the best units of every group."""
         scores = scores_of(problem, problem.model, self.scoring())
-        return Outcome(decide(problem, scores, self.allocating()), problem.model)
+        plan = decide(problem, scores, self.allocating(), branches=problem.graph.branches)
+        return Outcome(plan, problem.model)
 
 
 ENTRY = OneShot

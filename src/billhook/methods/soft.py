@@ -14,7 +14,7 @@ from billhook.methods._asymptotic import SCHEDULES, AsymptoticCallback
 from billhook.methods._base import Problem
 from billhook.methods._parts import Allocating, Scoring, scores_of
 from billhook.methods._training import MethodCallback, TrainingMethod
-from billhook.methods._units import live_tensors, producers, readers, scale_, silence_
+from billhook.methods._units import live_tensors, open_gates_, producers, readers, scale_, silence_
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
@@ -89,9 +89,10 @@ class SoftCallback(AsymptoticCallback):
 
     def hold_round(self, context: StepContext, counts: Mapping[str, int], *, last: bool) -> dict[str, Keep]:
         """Zero all units but the best `counts`."""
+        tensors = live_tensors(context.model)
+        open_gates_(tensors, self.groups)
         scores = self.scores(context)
         keep = {name: keep_best(values.double().numpy(), counts[name]) for name, values in scores.items()}
-        tensors = live_tensors(context.model)
         if self.method.zeroed == "filters":
             for group in self.groups:
                 stays = torch.from_numpy(keep[group.id]).float()

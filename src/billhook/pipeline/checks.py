@@ -34,20 +34,20 @@ def check(subject: Subject) -> None:
         raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
     runtime = backends.get(recipe.export.backend)
     if not versions((runtime.library,)):
-        raise MissingExtraError(runtime.library, "onnx", f"the runtime {recipe.export.backend!r}")
+        raise MissingExtraError(runtime.library, runtime.extra, f"the runtime {recipe.export.backend!r}")
     finetunes = recipe.data is not None and recipe.finetune.wanted
     if (subject.trains or finetunes or trains(recipe.prune.method)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")
     scope = Scope(recipe.prune.include, recipe.prune.exclude)
-    scope.select(subject.graph.groups)
+    scope.select(subject.prunable_graph.groups)
     method.check(
         Problem(
-            subject.model,
+            subject.prunable,
             subject.example_inputs,
             recipe.budget.to_budget(),
             scope=scope,
             mixing=recipe.prune.mixing,
-            captured=subject.graph,
+            captured=subject.prunable_graph,
         )
     )
 

@@ -14,6 +14,7 @@ from billhook.methods import Outcome, methods, shrink
 from billhook.pipeline.subject import Subject
 from billhook.results import Cost
 from billhook.run_record import LayerChange
+from billhook.train import Batches
 from billhook.units import format_count
 
 
@@ -85,15 +86,17 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
     assert recipe.budget is not None
     wanted = recipe.prune
     training = trains(wanted.method)
+    graph, before = subject.prunable_graph, subject.graph.costs.cost(None)
     outcome = shrink(
-        subject.model,
+        subject.prunable,
         subject.example_inputs,
-        budget=recipe.budget.to_budget(),
+        budget=recipe.budget.to_budget().of(before, graph.costs.cost(None)),
         method=wanted.method,
         options=wanted.options,
         allocator=wanted.allocator,
         scope=Scope(wanted.include, wanted.exclude),
         data=subject.training() if training else subject.calibration(),
+        validation=_held_out(subject),
         round_to="auto" if wanted.round_to is None else wanted.round_to,
         backend=recipe.export.backend,
         threads=recipe.measure.threads,
@@ -104,15 +107,14 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
         checkpoint_dir=checkpoints if training else None,
         resume=training and checkpoints is not None,
         progress=bars,
-        graph=subject.graph,
+        graph=graph,
     )
-    costs = subject.graph.costs
     return Decision(
         outcome=outcome,
-        before=costs.cost(None),
-        after=costs.cost(outcome.plan),
-        groups=subject.graph.groups,
-        layers=layer_changes(subject.model, subject.graph, outcome.plan),
+        before=before,
+        after=graph.costs.cost(outcome.plan),
+        groups=graph.groups,
+        layers=layer_changes(subject.prunable, graph, outcome.plan),
     )
 
 
@@ -128,6 +130,13 @@ def describe(decision: Decision) -> str:
         f"MACs {format_count(before.macs)} → {format_count(after.macs)}, "
         f"parameters {format_count(before.params)} → {format_count(after.params)}"
     )
+
+
+def _held_out(subject: Subject) -> Batches | None:
+    """Return the validation split (its first `limit` images, if the recipe sets one), None without data."""
+    if subject.dataset is None or subject.recipe.data is None:
+        return None
+    return subject.dataset.evaluation("validation", limit=subject.recipe.data.limit)
 
 
 def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChange, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from billhook.data import Dataset, load
 from billhook.errors import InputError
+from billhook.fuse import Fused, fuse
 from billhook.graph import ExampleInputs, Graph, capture
 from billhook.models import Checkpoint, checkpoint, load_weights, resolve
 from billhook.recipe import InputSpec, Recipe, parse_inputs
@@ -114,6 +115,33 @@ class Subject:
         # torch prints half-made graphs to stderr before it raises; our error says what a person needs.
         with contextlib.redirect_stderr(io.StringIO()):
             return capture(self.model, self.example_inputs, mixing=self.recipe.prune.mixing)
+
+    @cached_property
+    def fused(self) -> Fused | None:
+        """The original rewritten so that more of it can leave, None if the recipe wants no such thing."""
+        fusion = self.recipe.fuse.to_fusion()
+        if fusion.level != "aggressive":
+            return None
+        with contextlib.redirect_stderr(io.StringIO()):
+            return fuse(self.model, self.example_inputs, fusion, data=self.calibration())
+
+    @property
+    def prunable(self) -> nn.Module:
+        """What is pruned: the rewritten network, or the original."""
+        return self.model if self.fused is None else self.fused.network
+
+    @cached_property
+    def prunable_graph(self) -> Graph:
+        """The graph of what is pruned."""
+        if self.fused is None:
+            return self.graph
+        with contextlib.redirect_stderr(io.StringIO()):
+            return capture(self.fused.network, self.example_inputs, mixing=self.recipe.prune.mixing)
+
+    def weights_changed(self) -> None:
+        """Forget what holds copies of the original's weights: it has been trained since."""
+        for name in ("fused", "prunable_graph"):
+            self.__dict__.pop(name, None)
 
     @property
     def preprocessing(self) -> dict[str, Any] | None:

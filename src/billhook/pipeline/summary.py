@@ -51,7 +51,7 @@ def results(
 
 def _rows(done: Mapping[str, Outcome]) -> tuple[Row, ...]:
     rows = []
-    measured, scored, costs = done["measure"], done["score"], done["decide"]
+    measured, scored, costs = done["measure"], done["score"], _costs(done)
     if measured:
         rows.append(_measured("latency", measured, "lower"))
     if scored:
@@ -96,8 +96,15 @@ def _before_after(metric: str, done: Mapping[str, Outcome]) -> tuple[float, floa
         measured = done["measure"]
         return (measured["before"][metric]["value"], measured["after"][metric]["value"]) if measured else None
     key = "bytes" if metric == "size" else metric
-    costs = done["decide"]
+    costs = _costs(done)
     return (costs["before"][key], costs["after"][key]) if costs else None
+
+
+def _costs(done: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Return costs before and after; lowering of fusions may have changed what the plan promised."""
+    decided = done["decide"]
+    lowered = done["export"].get("after")
+    return {**decided, "after": lowered} if decided and lowered else dict(decided)
 
 
 def _trajectory(done: Mapping[str, Outcome]) -> tuple[TrajectoryPoint, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from billhook.data import Dataset
 from billhook.graph import Plan, apply, save
+from billhook.graph.fusions import fused
 from billhook.graph.storage import load_tensors, read_tensors, write_tensors
 from billhook.measure import Artifact
 from billhook.pipeline.event import Listener
@@ -59,6 +60,7 @@ class Work:
         model = self.subject.model
         if self.directory.outcome("train") is not None:
             self._read(model, ORIGINAL)
+            self.subject.weights_changed()
         return model.eval()
 
     @cached_property
@@ -71,7 +73,7 @@ class Work:
         """The network that the plan is for, in full size: the original, or with weights of the method's."""
         if self.outcome("decide").get("weights") != "changed":
             return self.original
-        model = copy.deepcopy(self.original)
+        model = fused(copy.deepcopy(self.original), self.plan)
         self._read(model, DECIDED)
         return model.eval()
 

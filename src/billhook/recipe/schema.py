@@ -18,6 +18,7 @@ from pydantic import (
 from billhook.allocate import allocators
 from billhook.allocate.budget import METRICS, Budget
 from billhook.errors import BillhookError, NameNotFoundError
+from billhook.fuse.options import OPERATORS, Fusion
 from billhook.measure.backend import backends
 from billhook.methods import names as method_names
 from billhook.options import rules
@@ -178,6 +179,30 @@ class DecidingTraining(Training):
     schedule: str = "cosine"
 
 
+class Fuse(_Table):
+    """Which equivalent rewrites widen what can be pruned; see `billhook.fuse.Fusion` for each entry."""
+
+    level: str = "none"
+    operators: Texts = OPERATORS
+    include: Texts = ("*",)
+    exclude: Texts = ()
+    add_form: str = "chain"
+    copies: str = "symbolic"
+    keep_if: str = "cost"
+
+    @field_validator("*")
+    @classmethod
+    def _within_rule(cls, value: Any, info: ValidationInfo) -> Any:
+        rule = rules(Fusion)[str(info.field_name)]
+        if not rule.accepts(value):
+            raise ValueError(f"must be {rule}, found {value!r}")
+        return value
+
+    def to_fusion(self) -> Fusion:
+        """Return the entries as a `Fusion`."""
+        return Fusion(**self.model_dump())
+
+
 class Prune(_Table):
     """Which channels leave.
 
@@ -256,6 +281,7 @@ class Recipe(_Table):
     model: Model
     data: Data | None = None
     budget: Bounds | None = None
+    fuse: Fuse = Fuse()
     prune: Prune = Prune()
     train: Training | None = None
     finetune: Finetune = Finetune()

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from billhook.criteria import Calibration, score
 from billhook.criteria.taylor import Taylor
 from billhook.errors import InputError
+from billhook.fuse.copies import ChannelCopy
+from billhook.graph import groups
 from billhook.graph.groups import ChannelGroup
 from tests.hand_made import group, member
 
@@ -96,3 +98,61 @@ def test_a_group_that_no_weight_reads_gets_a_way_out(toy: nn.Module) -> None:
     lonely: ChannelGroup = group("a", 4, member("a.weight", 0, "out", 4))
     with pytest.raises(InputError, match="group 'a': it has no weights for form='gate'; use form='weight'"):
         score(Taylor(), toy, [lonely], calibration=Calibration([]))
+
+
+class Copying(nn.Module):
+    """y = b·relu(x·v) + c·x where copies of the channels of v carry them past b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.b, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+        self.carry = ChannelCopy(torch.arange(4), torch.ones(4), torch.ones(4))
+        self.back = ChannelCopy(torch.arange(4), torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.v(x[:, :, None, None])
+        logits: Tensor = self.head((self.b(x.relu()) + self.back(self.carry(x))).flatten(1))
+        return logits
+
+
+def _gate(model: nn.Module, batch: tuple[Tensor, Tensor], name: str, unit: int) -> float:
+    """Return d loss / d z for a gate z on what reads one channel, by finite differences."""
+
+    def gated(z: float) -> float:
+        twin = copy.deepcopy(model).double()
+        with torch.no_grad():
+            for reader in {"v": ("b.weight", "carry.gate"), "carry": ("back.gate",)}[name]:
+                tensor = dict(twin.state_dict())[reader]
+                (tensor[:, unit] if tensor.dim() > 1 else tensor[unit : unit + 1]).mul_(z)
+            return float(_loss(twin(batch[0].double()), batch[1].double()))
+
+    step = 1e-5
+    return (gated(1 + step) - gated(1 - step)) / (2 * step)
+
+
+@pytest.mark.parametrize("name", ["v", "carry"])
+def test_the_way_past_a_block_counts_as_what_reads_a_channel(
+    batches: list[tuple[Tensor, Tensor]], name: str
+) -> None:
+    torch.manual_seed(0)
+    model = Copying()
+    chosen = groups(model, batches[0][0])[name]
+    expected = [sum(_gate(model, b, name, u) ** 2 for b in batches) / len(batches) for u in range(4)]
+    before = {key: t.clone() for key, t in model.state_dict().items()}
+    found = score(Taylor(), model, [chosen], calibration=Calibration(batches, _loss))[name]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-6)
+    assert all(torch.equal(t, before[key]) for key, t in model.state_dict().items())
+
+
+def test_copies_have_no_weights_so_both_forms_look_at_who_reads_them(
+    batches: list[tuple[Tensor, Tensor]],
+) -> None:
+    torch.manual_seed(0)
+    model = Copying()
+    copies = [groups(model, batches[0][0])["carry"]]
+    gate, weight = (
+        score(Taylor(form=form), model, copies, calibration=Calibration(batches, _loss))["carry"]
+        for form in ("gate", "weight")
+    )
+    assert torch.equal(gate, weight)
+    assert (gate > 0).all()

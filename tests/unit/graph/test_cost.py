@@ -188,3 +188,21 @@ def test_rows_do_not_disturb_each_other() -> None:
     together = costs.evaluate(counts)
     for metric in ("macs", "params", "bytes"):
         assert together[metric].tolist() == [costs.evaluate(c[None])[metric][0] for c in counts]
+
+
+def test_layers_are_the_operators_with_macs_that_are_left() -> None:
+    model, x = residual("bottleneck")
+    costs = capture(model, x).costs
+    made = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules())
+    counts = np.tile(costs.sizes, (3, 1))
+    counts[1] = 1
+    counts[2, costs.group_ids.index("layer1.1.conv1")] = 0
+    assert costs.evaluate(counts, metrics=("layers",))["layers"].tolist() == [made, made, made - 3]
+
+
+def test_an_operator_of_several_products_is_one_layer() -> None:
+    model, x = residual("attention")
+    costs = capture(model, x).costs
+    layers = costs.evaluate(costs.sizes, metrics=("layers",))["layers"]
+    linear = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules())
+    assert linear < layers[0] <= len(costs.macs_by_layer()) + 1

@@ -233,7 +233,7 @@ def test_units_that_cannot_be_added_up_are_silenced() -> None:
     added = mergeable(graph, live_tensors(model)) & prunable
     left = prunable - added
     assert added == {"value"}
-    assert left == {"bn.select.index", "query"}
+    assert left == {"bn.select", "query"}
     data = [(torch.randn(4, 3, 8, 8), torch.randint(5, (4,))) for _ in range(4)]
     problem = Problem(model, inputs, Budget(macs=0.7), data=data, training=TRAINING, round_to=1)
     outcome = Ascp().run(problem)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from billhook.allocate.budget import Budget
+from billhook.allocate.families.efficient import Efficient
 from billhook.allocate.families.uniform import Uniform
 from billhook.errors import BudgetError
 from billhook.graph import Plan, make_plan
@@ -19,6 +20,7 @@ from billhook.methods import Problem, prune
 from billhook.methods._decide import decide, formula_limits, keep_within, with_units
 from billhook.train import FitConfig
 from tests.networks import batches, build
+from tests.residual import residual, residual_graph
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _problem(budget: Budget, **changes: Any) -> tuple[Problem, dict[str, torch.T
 
 def test_the_way_to_the_budget_begins_with_everything_and_ends_within_all_bounds() -> None:
     problem, scores = _problem(Budget(macs=0.5, params=0.6), round_to=1)
-    limits = formula_limits(problem, scores, Uniform())
+    limits = formula_limits(problem, decide(problem, scores, Uniform()))
     whole = problem.graph.costs.cost()
     assert limits == {"macs": 0.5 * whole.macs, "params": 0.6 * whole.params}
     steps = [keep_within(problem, scores, Uniform(), limits, progress=p) for p in (0.0, 0.3, 0.6, 1.0)]
@@ -123,7 +125,7 @@ def test_the_way_to_the_budget_begins_with_everything_and_ends_within_all_bounds
 
 def test_a_latency_bound_stands_as_the_macs_of_a_network_that_met_it(rig: type[FakeRig]) -> None:
     problem, scores = _problem(Budget(latency=0.6, params=0.9), round_to=1)
-    limits = formula_limits(problem, scores, Uniform())
+    limits = formula_limits(problem, decide(problem, scores, Uniform()))
     assert set(limits) == {"macs", "params"}
     assert 0 < limits["macs"] < problem.graph.costs.cost().macs
     measured = len(rig.made)
@@ -155,3 +157,20 @@ def test_other_units_of_the_same_widths_keep_the_record() -> None:
     assert other.counts == plan.counts
     assert other.made_by == plan.made_by
     assert other != plan
+
+
+def test_branches_leave_only_for_methods_that_let_them() -> None:
+    model, x = residual("basic")
+    problem = Problem(model, x, Budget(macs=0.25), round_to=1, captured=residual_graph("basic"))
+    scores = {g.id: torch.ones(g.size) for g in problem.groups}
+    allocator = Efficient(overhead=1e6)
+    left = decide(problem, scores, allocator, branches=problem.graph.branches)
+    assert problem.graph.dropped(left)
+    assert left.made_by["overhead"] == 1e6
+    assert all(keep.any() for keep in decide(problem, scores, allocator).keep.values())
+    limits = {"macs": left.made_by["reached"]["macs"]}
+    keep = keep_within(problem, scores, allocator, limits, branches=problem.graph.branches)
+    assert {name for name, units in keep.items() if not units.any()} == {
+        g for b in problem.graph.dropped(left) for g in b.groups
+    }
+    assert "overhead" not in decide(problem, scores, Uniform()).made_by

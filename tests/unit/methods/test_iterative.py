@@ -5,11 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from billhook import Budget, Plan, pruning_callback, shrink
+from billhook import Budget, Plan, apply, pruning_callback, shrink
 from billhook.errors import InputError
 from billhook.methods.iterative import Iterative, IterativeCallback, progress_at
 from billhook.train import CallbackDriver, FitConfig
 from tests.networks import batches, build
+from tests.residual import residual
 
 CONFIG = FitConfig(epochs=5, lr=0.02, precision="32-true")
 
@@ -74,3 +75,39 @@ def test_any_criterion_will_do_and_a_wrong_one_is_refused_at_once() -> None:
     assert outcome.plan.removed
     with pytest.raises(InputError, match="unknown criterion"):
         Iterative(criterion="tailor")
+
+
+@pytest.mark.parametrize("method", ["iterative", "network_slimming"])
+def test_a_branch_that_has_left_adds_nothing_and_stays_away(method: str) -> None:
+    model, x = residual("basic")
+    options = {
+        "allocator_options": {"overhead": 1e6},
+        ("rounds" if method == "iterative" else "passes"): 3,
+    }
+    callback = pruning_callback(
+        model, x, method=method, allocator="efficient", budget=Budget(macs=0.3), options=options, round_to=1
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    driver = CallbackDriver([callback], model, optimizer, total_steps=10)
+    generator = torch.Generator().manual_seed(0)
+    left: list[set[str]] = []
+    model.train()
+    for _ in range(10):
+        inputs, targets = torch.randn(4, 3, 8, 8, generator=generator), torch.arange(4)
+        driver.before_step(inputs, targets)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        driver.after_backward()
+        optimizer.step()
+        driver.after_step()
+        gone = callback.memory["gone"]
+        left.append({b.id for b in callback.branches if all(gone[g].all() for g in b.groups)})  # type: ignore[attr-defined]
+    assert left[-1]
+    assert all(earlier <= later for earlier, later in pairwise(left))
+    (plan,) = driver.finish()
+    assert isinstance(plan, Plan)
+    assert {b.id for b in callback.branches if not plan.keep[b.own[0]].any()} == left[-1]  # type: ignore[attr-defined]
+    # What was trained last is what is removed: the branch's shift is not missed.
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(apply(model, plan)(x), model(x), atol=1e-4, rtol=1e-4)

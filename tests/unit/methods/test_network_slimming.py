@@ -217,10 +217,10 @@ def test_a_pre_activation_block_with_selection_masks_like_removal() -> None:
     data = [(torch.randn(4, 3, 8, 8), torch.randint(5, (4,))) for _ in range(4)]
     problem = Problem(model, inputs, Budget(macs=0.7), data=data, training=TRAINING, round_to=1)
     outcome = NetworkSlimming().run(problem)
-    gone = np.flatnonzero(~outcome.plan.keep["bn1.select.index"])
+    gone = np.flatnonzero(~outcome.plan.keep["bn1.select"])
     assert {0, 3, 5} <= set(gone.tolist())
     assert not capture(model, inputs).groups["stem"].prunable
-    plan = make_plan(capture(model, inputs), {"bn1.select.index": outcome.plan.keep["bn1.select.index"]})
+    plan = make_plan(capture(model, inputs), {"bn1.select": outcome.plan.keep["bn1.select"]})
     small = apply(model, plan).eval()
     assert not torch.allclose(small(inputs), model(inputs), atol=1e-3)
     with torch.no_grad():  # the readers are whole: the norm alone silences what the selection leaves out

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from billhook import verify
 from billhook.allocate.budget import Budget
 from billhook.errors import InputError, NameNotFoundError
 from billhook.methods import Problem
 from billhook.methods.one_shot import OneShot
+from tests.residual import residual, residual_graph
 
 
 @pytest.fixture
@@ -66,3 +68,16 @@ def test_options_reach_criterion_and_allocator() -> None:
 def test_mistakes_are_found_before_any_work(settings: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         OneShot(**settings)
+
+
+def test_whole_branches_leave_if_the_allocator_says_so() -> None:
+    network, x = residual("resnet-20")
+    problem = Problem(network, x, Budget(macs=0.3), round_to=1, captured=residual_graph("resnet-20"))
+    method = OneShot(allocator="efficient", allocator_options={"overhead": 1e6})
+    outcome = method.run(problem)
+    left = problem.graph.dropped(outcome.plan)
+    assert left
+    assert outcome.plan.made_by["reached"]["macs"] <= 0.3 * outcome.plan.made_by["original"]["macs"]
+    verify(network, outcome.plan, x)
+    stays = OneShot(allocator="efficient", allocator_options={"branches": False})
+    assert not problem.graph.dropped(stays.run(problem).plan)

@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 import billhook as bh
 from billhook.graph import capture, make_plan
-from billhook.pipeline.deciding import layer_changes
+from billhook.pipeline import Subject
+from billhook.pipeline.deciding import decide_plan, layer_changes
+from billhook.recipe import Recipe
 
 
 class Network(nn.Module):
@@ -47,3 +49,22 @@ def test_layers_are_listed_as_apply_will_make_them() -> None:
         assert change.after == getattr(after, size)
     assert changes["up"].after == 9
     assert changes["out"].after == 5
+
+
+def test_a_method_that_checks_accuracy_does_so_on_the_validation_split() -> None:
+    subject = Subject(
+        Recipe.model_validate(
+            {
+                "model": {"name": "resnet-8", "args": {"width": 8}},
+                "data": {"name": "digits", "batch": 64, "limit": 7},
+                "budget": {"macs": 0.5},
+                "prune": {
+                    "method": "fupruner",
+                    "options": {"max_drop": 100.0},
+                    "training": {"steps": 1, "precision": "32-true"},
+                },
+            }
+        )
+    )
+    accuracy = decide_plan(subject, None).plan.made_by["accuracy"]
+    assert all(float(value * 7).is_integer() for value in accuracy.values())

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from billhook.allocate.allocator import Allocator, Floats
+from billhook.allocate.allocator import Sharing
+from billhook.allocate.costs import Floats
+from billhook.allocate.families._scale import normalized
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 
@@ -15,7 +17,7 @@ INFO = Info("one threshold for all groups, on normalised scores")
 
 
 @dataclass(frozen=True)
-class Global(Allocator):
+class Global(Sharing):
     """The best fraction t of all units of the network stays, wherever they are.
 
     Scores of different groups have different scales, so each group is divided by its own mean first. A
@@ -39,16 +41,6 @@ class Global(Allocator):
         kept = np.rint(amounts * len(pooled))
         best = np.stack([np.searchsorted(np.sort(r), kept) for r in own], axis=1)
         return np.maximum(best, np.outer(amounts * self.floor, sizes))
-
-
-def normalized(scores: Floats, by: str) -> Floats:
-    """Return `scores` divided by the mean or the maximum of their absolute values.
-
-    Scores that are all zero stay zero: every unit of such a group leaves before any other.
-    """
-    size = np.abs(scores)
-    scale = {"mean": size.mean(), "max": size.max(), "none": 1.0}[by]
-    return scores / scale if scale > 0 else scores
 
 
 ENTRY = Global

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from billhook.allocate.allocator import Allocator, Floats
+from billhook.allocate.allocator import Sharing
+from billhook.allocate.costs import Floats
 from billhook.registry import Info
 
 INFO = Info("the same fraction of every group")
 
 
 @dataclass(frozen=True)
-class Uniform(Allocator):
+class Uniform(Sharing):
     """Every group keeps the fraction t of its units, whatever their scores."""
 
     def wanted(self, scores: Sequence[Floats], amounts: Floats) -> Floats:

@@ -43,6 +43,7 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     title = INFO.title
     library = "onnxruntime"
+    extra = "onnx"
     rounding = Rounding(preferred=16, minimum=4)
 
     def export(

@@ -103,6 +103,7 @@ class Flow:
     values: dict[fx.Node, Result] = field(default_factory=dict)
     axes: dict[tuple[str, int], Labels] = field(default_factory=dict)  # labels of axes of named tensors
     roles: dict[tuple[str, int], Role] = field(default_factory=dict)
+    numbering: dict[str, Labels] = field(default_factory=dict)  # labels of what the values of a tensor count
     silencers: dict[fx.Node, list[Silencer]] = field(default_factory=dict)
     mixers: set[fx.Node] = field(default_factory=set)
     mac_terms: list[MacTerm] = field(default_factory=list)

@@ -17,7 +17,7 @@ def run(work: Work) -> dict[str, Any]:
     work.original  # noqa: B018 (trained weights must be in the network before it is scored)
     checkpoints = work.directory.file("checkpoints/decide")
     decision = decide_plan(work.subject, checkpoints, bars=work.bars)
-    changed = decision.outcome.model is not work.subject.model
+    changed = decision.outcome.model is not work.subject.prunable
     if changed:
         work.keep_decided(decision.outcome.model)
     decision.plan.save(work.directory.file(PLAN))
@@ -30,5 +30,24 @@ def run(work: Work) -> dict[str, Any]:
         "weights": "changed" if changed else "kept",
         "history": [record.to_dict() for record in decision.outcome.history],
         "made_by": dict(decision.plan.made_by),
+        "notes": _notes(work),
         "summary": describe(decision),
     }
+
+
+def _notes(work: Work) -> list[str]:
+    """Return what was fused, and what was not and why."""
+    fused = work.subject.fused
+    if fused is None:
+        return []
+    sites: dict[str, list[str]] = {}
+    for _, site in fused.held:
+        sites.setdefault(site.operator, []).append(site.at)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for _, refusal in fused.refused:
+        reasons.setdefault((refusal.operator, refusal.why), []).append(refusal.at)
+    return [
+        *(f"fused: {operator} at {', '.join(places)}" for operator, places in sites.items()),
+        *(f"not fused: {operator} at {', '.join(p)}: {why}" for (operator, why), p in reasons.items()),
+        *([] if sites else ["fused: nothing, because nothing was found that could be"]),
+    ]

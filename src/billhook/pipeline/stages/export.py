@@ -5,15 +5,28 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from torch import nn
+
 from billhook import deploy
+from billhook.graph import capture
 from billhook.measure import size
 from billhook.pipeline.work import Work
 from billhook.results import Cost
 from billhook.units import format_bytes
 
+_FORMS = {
+    "sum": "as the sums they were, or as convolutions where channels are missing",
+    "pointwise": "as 1×1 convolutions that copy channels",
+    "gather": "as look-ups of channels",
+    "concat": "as further inputs of the convolution before the sum",
+}
+
 
 def run(work: Work) -> dict[str, Any]:
     """Return the parity of both; writes `artifacts/original` and `artifacts/compressed`.
+
+    A network with fusions is lowered first, to what is measured to be fastest; its costs are those of what is
+    exported then.
 
     Raises:
         ExportError: if the runtime disagrees with PyTorch.
@@ -23,9 +36,11 @@ def run(work: Work) -> dict[str, Any]:
     costs = work.outcome("decide")
     inputs = work.subject.example_inputs
     made = {}
+    compressed, lowered, notes = _lowered(work)
+    after = Cost(**costs["after"]) if lowered is None else lowered
     for name, model, cost in (
-        ("original", work.original, "before"),
-        ("compressed", work.compressed, "after"),
+        ("original", work.original, Cost(**costs["before"])),
+        ("compressed", compressed, after),
     ):
         made[name] = deploy.export(
             model,
@@ -34,11 +49,48 @@ def run(work: Work) -> dict[str, Any]:
             backend=work.recipe.export.backend,
             preprocessing=work.subject.preprocessing,
             plan=None if name == "original" else work.plan,
-            cost=Cost(**costs[cost]),
+            cost=cost,
         )
-    before, after = (format_bytes(size(made[name]).value) for name in ("original", "compressed"))
+    sizes = (format_bytes(size(made[name]).value) for name in ("original", "compressed"))
     return {
         "parity": {name: dict(artifact.manifest.parity or {}) for name, artifact in made.items()},
-        "notes": [f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes],
-        "summary": f"{before} → {after}",
+        "notes": [
+            *notes,
+            *(f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes),
+        ],
+        **({} if lowered is None else {"after": lowered.to_dict()}),
+        "summary": " → ".join(sizes),
     }
+
+
+def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
+    """Return the compressed network as it is exported, its costs if they are others, and what to note."""
+    fusion = work.recipe.fuse.to_fusion()
+    if fusion.level == "none":
+        return work.compressed, None, []
+    inputs, budget = work.subject.example_inputs, work.recipe.budget
+    before = Cost(**work.outcome("decide")["before"])
+    lowered = deploy.lower_by_cost(
+        work.compressed,
+        inputs,
+        backend=work.recipe.export.backend,
+        threads=work.recipe.measure.threads,
+        fusion=fusion,
+        fits=lambda cost: budget is None or budget.to_budget().allows(cost, before),
+    )
+    return lowered.network, capture(lowered.network, inputs).costs.cost(None), _notes(lowered)
+
+
+def _notes(lowered: deploy.Lowered) -> list[str]:
+    """Return what shortcuts have become that lost some of their channels, and what was measured for it."""
+    notes = []
+    for form in dict.fromkeys(lowered.forms.values()):
+        blocks = [block for block, chosen in lowered.forms.items() if chosen == form]
+        notes.append(f"lowered: the shortcuts of {', '.join(blocks)} run {_FORMS[form]}")
+    if len(lowered.ratios) > 1:
+        first = next(iter(lowered.ratios))
+        measured = (f"{form} {ratio:.2f}" for form, ratio in lowered.ratios.items())
+        notes.append(
+            f"lowered: measured for shortcuts, as multiples of the time of {first}: {', '.join(measured)}"
+        )
+    return notes

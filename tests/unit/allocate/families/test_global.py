@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from billhook.allocate.families.global_ import Global, normalized
+from billhook.allocate.families.global_ import Global
 
 EVEN, UNEVEN = np.full(4, 7.0), np.array([0.1, 0.2, 0.3, 3.4])  # means 7 and 1
 
@@ -26,14 +25,3 @@ def test_no_group_falls_below_its_share_of_the_floor() -> None:
     amounts = np.array([0.0, 0.5, 1.0])
     assert Global(floor=0.0).wanted([dead, alive], amounts)[:, 0].tolist() == [0, 0, 8]
     assert Global(floor=0.5).wanted([dead, alive], amounts)[:, 0].tolist() == [0, 2, 8]
-
-
-@pytest.mark.parametrize(
-    ("by", "expected"), [("mean", [0.5, 1.5]), ("max", [1 / 3, 1.0]), ("none", [1.0, 3.0])]
-)
-def test_normalisation_by_hand(by: str, expected: list[float]) -> None:
-    np.testing.assert_allclose(normalized(np.array([1.0, 3.0]), by), expected)
-
-
-def test_a_group_of_zeros_stays_zero() -> None:
-    assert normalized(np.zeros(3), "mean").tolist() == [0, 0, 0]

@@ -18,7 +18,7 @@ def test_a_selection_makes_channels_and_holds_those_it_picks_from() -> None:
                 lambda m, x: m.b(m.s(m.a(m.f(x))).relu()) + m.c(m.a(m.f(x))),
                 f=nn.Conv2d(3, 6, 1), a=nn.Conv2d(6, 8, 1), s=ChannelSelection(8), b=nn.Conv2d(8, 2, 1), c=nn.Conv2d(8, 2, 1),
             ),
-            X, {"a": "channels are picked by a selection layer"}, f=6, **{"s.index": 8},
+            X, {"a": "channels are picked by a selection layer"}, f=6, **{"s": 8},
         )
     )  # fmt: skip
 

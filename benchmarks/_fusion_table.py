@@ -1,0 +1,61 @@
+"""From single runs to the tables of docs/results/fusion.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def write_tables(runs: Sequence[Row], latencies: Sequence[Row], results: Path) -> None:
+    """Write one JSONL file per network."""
+    for network in sorted({r["network"] for r in runs}):
+        own = [r for r in runs if r["network"] == network]
+        timed = {_key(r): r for r in latencies if r["network"] == network}
+        dense = {r["seed"]: r for r in own if r["method"] == "dense"}
+        rows = _rows([r for r in own if r["method"] != "dense"], timed, dense)
+        lines = [json.dumps(row) for row in [*rows, {"note": _note(dense)}]] if rows else []
+        name = f"fusion_{network.replace('-', '_')}.jsonl"
+        (results / name).write_text("".join(line + "\n" for line in lines))
+
+
+def _rows(runs: Sequence[Row], timed: Mapping[Any, Row], dense: Mapping[int, Row]) -> list[dict[str, Any]]:
+    cells: dict[tuple[str, float, str], list[Row]] = {}
+    for run in runs:
+        cells.setdefault((run["backend"], -run["latency"], run["row"]), []).append(run)
+    rows = []
+    for (backend, bound, row), own in sorted(cells.items(), key=lambda c: c[0][:2]):
+        ratios = [timed[_key(r)]["ratio"] for r in own if _key(r) in timed]
+        lost = [100 * (dense[r["seed"]]["test_accuracy"] - r["test_accuracy"]) for r in own]
+        whole = dense[own[0]["seed"]]["cost"]
+        rows.append(
+            {
+                "runtime": backend,
+                "bound": f"{-bound:.0%}",
+                "pruning": row,
+                "latency": f"{mean(ratios):.3f}" if ratios else "",
+                "points lost": f"{mean(lost):.2f}",
+                "each seed": ", ".join(f"{x:.2f}" for x in lost),
+                "blocks gone": ", ".join(f"{r['blocks_gone']} of {r['blocks']}" for r in own),
+                "MACs": f"{mean(r['cost']['macs'] / whole['macs'] for r in own):.3f}",
+                "parameters": f"{mean(r['cost']['params'] / whole['params'] for r in own):.3f}",
+            }
+        )
+    return rows
+
+
+def _note(dense: Mapping[int, Row]) -> str:
+    accuracy = ", ".join(f"{r['test_accuracy']:.2%}" for r in dense.values())
+    return (
+        f"Fashion-MNIST, 10,000 test images; dense networks {accuracy} (seeds {', '.join(map(str, dense))}). Latency "
+        "relative to the dense network in the same runtime, float32, one thread, batch 1, time on the core, all "
+        "rows of a runtime in turns. MACs and parameters before lowering."
+    )
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (row["network"], row["latency"], row["backend"], row["row"], row["seed"])

@@ -1,0 +1,1 @@
+"""Fusion passes: one file is one pass."""
