@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks._fusion_run import ARGUMENTS, NETWORKS, Task, shipped
+from benchmarks._pool import read
 from benchmarks._training import example, untrained
 from billhook.deploy import export, lower_by_cost
 from billhook.fuse import Fusion, fuse, lower
@@ -26,9 +27,7 @@ AT_ONCE = 11  # networks in one interleaved run, beside the dense one
 
 def measure_latency(runs: Sequence[Mapping[str, Any]], folder: Path, results: Path) -> None:
     """Time the networks that were not timed yet, in turns with the dense one; weights do not matter."""
-    known = (
-        {_key(r) for r in map(json.loads, results.read_text().splitlines())} if results.exists() else set()
-    )
+    known = {_key(r) for r in read(results)}
     wanted: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         if run["method"] != "dense" and _key(run) not in known:
@@ -44,7 +43,7 @@ def measure_latency(runs: Sequence[Mapping[str, Any]], folder: Path, results: Pa
 
 
 def measure_forms(results: Path) -> None:
-    """Time networks that have lost nothing, with every shortcut in one form; the first is what lowering gives."""
+    """Time networks that have lost nothing, all shortcuts in one form; first what lowering makes of them."""
     if results.exists():
         return
     for backend in BACKENDS:

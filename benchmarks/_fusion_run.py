@@ -140,7 +140,7 @@ def place(folder: Path, task: Task) -> Path:
 
 
 def shipped(task: Task, forms: Mapping[str, Any], folder: Path) -> nn.Module:
-    """Return a network with the widths and the form of a finished run; latency does not ask for its weights."""
+    """Return a network with the widths and the form of a finished run; its weights are random."""
     plan = Plan.load(place(folder, task) / "plan.json")
     small = apply(untrained(task.network, ARGUMENTS, task.seed), plan).eval()
     if not task.fused:

@@ -11,8 +11,12 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def write_tables(runs: Sequence[Row], latencies: Sequence[Row], results: Path) -> None:
-    """Write one JSONL file per network."""
+RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+MARKERS = ("o", "v", "^", "D", "*", "P")
+
+
+def write_tables(runs: Sequence[Row], latencies: Sequence[Row], results: Path, docs: Path) -> None:
+    """Write one JSONL file and one plot per network."""
     for network in sorted({r["network"] for r in runs}):
         own = [r for r in runs if r["network"] == network]
         timed = {_key(r): r for r in latencies if r["network"] == network}
@@ -21,6 +25,7 @@ def write_tables(runs: Sequence[Row], latencies: Sequence[Row], results: Path) -
         lines = [json.dumps(row) for row in [*rows, {"note": _note(dense)}]] if rows else []
         name = f"fusion_{network.replace('-', '_')}.jsonl"
         (results / name).write_text("".join(line + "\n" for line in lines))
+        _plot(network, rows, docs / f"fusion_{network.replace('-', '_')}.svg")
 
 
 def _rows(runs: Sequence[Row], timed: Mapping[Any, Row], dense: Mapping[int, Row]) -> list[dict[str, Any]]:
@@ -48,12 +53,41 @@ def _rows(runs: Sequence[Row], timed: Mapping[Any, Row], dense: Mapping[int, Row
     return rows
 
 
+def _plot(network: str, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw points lost over latency, one panel per runtime, one line per row."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "billhook"  # the same data give the same file
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(RUNTIMES), figsize=(11, 4.5), sharey=True)
+    for axes, (runtime, title) in zip(panels, RUNTIMES.items(), strict=True):
+        own = [r for r in rows if r["runtime"] == runtime and r["latency"]]
+        for marker, pruning in zip(MARKERS, dict.fromkeys(r["pruning"] for r in own), strict=False):
+            points = sorted(
+                (float(r["latency"]), float(r["points lost"])) for r in own if r["pruning"] == pruning
+            )
+            axes.plot(*zip(*points, strict=True), marker=marker, label=pruning)
+        axes.set_title(f"{network}, {title}")
+        axes.set_xlabel("latency relative to the dense network")
+        axes.grid(alpha=0.3)
+    panels[0].invert_yaxis()
+    panels[0].set_ylabel("points lost on the test images")
+    if rows:
+        panels[-1].legend()
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
 def _note(dense: Mapping[int, Row]) -> str:
     accuracy = ", ".join(f"{r['test_accuracy']:.2%}" for r in dense.values())
+    seeds = ", ".join(map(str, dense))
     return (
-        f"Fashion-MNIST, 10,000 test images; dense networks {accuracy} (seeds {', '.join(map(str, dense))}). Latency "
-        "relative to the dense network in the same runtime, float32, one thread, batch 1, time on the core, all "
-        "rows of a runtime in turns. MACs and parameters before lowering."
+        f"Fashion-MNIST, 10,000 test images; dense networks {accuracy} (seeds {seeds}). "
+        "Latency relative to the dense network in the same runtime, float32, one thread, batch 1, time on "
+        "the core, all rows of a runtime in turns. MACs and parameters before lowering."
     )
 
 

@@ -6,9 +6,9 @@
     python benchmarks/fusion.py --tables        # tables from the runs there are
 
 Fashion-MNIST, ResNet-20 and ResNet-56 (stem stride 2, shortcuts that pad with zeros), bounds of 60 % and 40 %
-of the dense network's latency, measured in ONNX Runtime and in OpenVINO (float32, one thread, batch 1). Every
-row begins with the same trained network, judges units by Taylor on the same 512 images, and trains two epochs.
-Latency is measured at the end, all rows of a network and a runtime in turns. Each run is a line of
+of the dense network's latency, measured in ONNX Runtime and in OpenVINO (float32, one thread, batch 1).
+Every row begins with the same trained network, judges units by Taylor on the same 512 images, and trains two
+epochs. Latency is measured at the end, all rows of a network and a runtime in turns. Each run is a line of
 benchmarks/results/fusion_runs.jsonl.
 """
 
@@ -38,10 +38,11 @@ CACHE = ROOT / ".cache" / "fusion"
 BOUNDS, BACKENDS = (0.6, 0.4), ("onnxruntime", "openvino")
 
 TAYLOR = {"criterion": "taylor"}
-WHOLE = {"allocator": "efficient", "allocator_options": {"normalize": "none", "branches": False}}
-LEAVE = {"allocator": "efficient", "allocator_options": {"normalize": "none"}}
+WHOLE = {"allocator": "efficient", "allocator_options": {"branches": False}}
+LEAVE = {"allocator": "efficient"}
 ROWS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
     ("groups", "one_shot", {"options": TAYLOR}, False),
+    ("groups, uniform widths", "one_shot", {"options": {**TAYLOR, "allocator": "uniform"}}, False),
     ("groups, shared out by cost", "one_shot", {"options": {**TAYLOR, **WHOLE}}, False),
     ("groups, blocks may leave", "one_shot", {"options": {**TAYLOR, **LEAVE}}, False),
     ("fused", "one_shot", {"options": {**TAYLOR, **LEAVE}}, True),
@@ -87,7 +88,7 @@ def main() -> int:
         measure_latency(read(RUNS), CACHE, LATENCY)
         measure_forms(FORMS)
         measure_speed(SPEED)
-    write_tables(read(RUNS), read(LATENCY), RESULTS)
+    write_tables(read(RUNS), read(LATENCY), RESULTS, ROOT / "docs" / "results")
     return 1 if failed else 0
 
 

@@ -115,6 +115,16 @@ class Flag(Rule):
         return "True or False"
 
 
+class FlagOrAuto(Flag):
+    """True, False or "auto"."""
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return value == "auto" or super().accepts(value)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or 'auto'"
+
+
 def option(default: Any, rule: Rule, help: str) -> Any:
     """Return a dataclass field that `Configurable` checks against `rule`."""
     return field(default=default, metadata={"rule": rule, "help": help})

@@ -28,6 +28,39 @@ def residual(width: int = 16) -> nn.Module:
     return Residual(width)
 
 
+class Blocks(nn.Module):
+    """For 8×8 digits: a stem, two stages of two residual blocks, a classifier."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        widths = ((width, width), (width, width), (width, 2 * width), (2 * width, 2 * width))
+        self.blocks = nn.Sequential(*(Block(before, after) for before, after in widths))
+        self.classifier = nn.Linear(2 * width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class Block(nn.Module):
+    """relu(bn(conv) relu bn(conv) + shortcut), with a projection where the width changes."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        stride = 1 if before == after else 2
+        self.conv1, self.bn1 = nn.Conv2d(before, after, 3, stride, padding=1), nn.BatchNorm2d(after)
+        self.conv2, self.bn2 = nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after)
+        self.shortcut = nn.Identity() if stride == 1 else nn.Conv2d(before, after, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        return (self.bn2(self.conv2(y)) + self.shortcut(x)).relu()
+
+
+def blocks(width: int = 16) -> nn.Module:
+    return Blocks(width)
+
+
 class Branches(nn.Module):
     """Takes two inputs by name and returns a sum."""
 

@@ -50,6 +50,19 @@ def check(outcome: Outcome, code: int, *parts: str) -> None:
         (("compress", NET, *SHAPE, "--budget", "macs"), ("--budget 'macs': write METRIC=BOUND",)),
         (("compress", NET, *SHAPE, "--budget", "macs=lots"), ("--budget: cannot read 'lots' as count",)),
         (("compress", NET, *SHAPE), ("there is no budget: give --budget",)),
+        (
+            ("compress", NET, *SHAPE, *HALF, "--fuse", "agressive"),
+            ("--fuse: must be one of 'none', 'conservative', 'aggressive', found 'agressive'",),
+        ),
+        (("inspect", NET, *SHAPE, "--fuse-option", "form=chain"), ("unknown key 'form'", "add_form")),
+        (
+            ("compress", NET, *SHAPE, *HALF, "--fuse", "aggressive", "--fuse-option", "exclude=['projct']"),
+            ("fusion pattern 'projct' matches no place that could be fused; did you mean 'project'?",),
+        ),
+        (
+            ("inspect", NET, *SHAPE, "--fuse", "aggressive", "--fuse-option", "include=['stem*', 'project']"),
+            ("fusion pattern 'stem*' matches no place that could be fused; known: project",),
+        ),
         (("compress", NET, *SHAPE, *HALF, "--method", "l3"), ("unknown method 'l3'; did you mean 'l2'",)),
         (("compress", NET, *SHAPE, *HALF, "--option", "power=3"), ("'power'",)),
         (("compress", NET, *SHAPE, *HALF, "--allocator", "globl"), ("did you mean 'global'",)),

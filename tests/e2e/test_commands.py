@@ -42,6 +42,22 @@ def test_inspect_as_json_has_the_same(billhook: Billhook) -> None:
     assert set(data["cost"]) == {"macs", "params", "bytes", "peak_activation_bytes"}
 
 
+def test_inspect_shows_what_can_be_fused(billhook: Billhook) -> None:
+    outcome = billhook("inspect", NET, *SHAPE, "--fuse", "aggressive")
+    assert outcome.stdout.startswith("shortcut: add_identity at project\n")
+    assert "project.copies" in outcome.stdout
+
+    data = billhook("inspect", NET, *SHAPE, "--fuse", "aggressive", "--json").data
+    assert data["fused"] == [{"pass": "shortcut", "at": "project", "operator": "add_identity"}]
+    assert data["not_fused"] == []
+    groups = {g["id"] for g in data["groups"]}
+    assert {"stem.0", "project", "project.copies"} <= groups
+    plain = billhook("inspect", NET, *SHAPE, "--json").data
+    assert "fused" not in plain
+    assert groups > {g["id"] for g in plain["groups"]}
+    assert data["cost"]["macs"] == plain["cost"]["macs"]
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(billhook: Billhook, tmp_path: Path) -> None:
     outcome = billhook("compress", NET, *SHAPE, *HALF, "--dry-run")
     assert outcome.code == 0
@@ -52,6 +68,15 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(billhook: Billhook, tmp_pat
     data = billhook("compress", NET, *SHAPE, *HALF, "--dry-run", "--json").data
     assert data["after"]["macs"] <= 0.5 * data["before"]["macs"]
     assert any(g["kept"] < g["size"] for g in data["groups"])
+
+
+def test_a_dry_run_says_what_is_fused(billhook: Billhook, tmp_path: Path) -> None:
+    fused = ("--fuse", "aggressive", "--dry-run")
+    outcome = billhook("compress", NET, *SHAPE, *HALF, *fused)
+    assert outcome.stdout.startswith("fused: add_identity at project\n")
+    plan = billhook("compress", NET, *SHAPE, *HALF, *fused, "--json").data["plan"]
+    assert [f["at"] for f in plan["fusions"]] == ["project"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_decides_what_the_run_decides(billhook: Billhook, finished: Path) -> None:

@@ -39,6 +39,7 @@ def test_every_example_is_tested() -> None:
         "gates_under_lightning",
         "torchvision_model",
         "latency_budget",
+        "fusion",
         "reload_in_another_process",
     }
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
@@ -93,6 +94,16 @@ def test_torchvision_model(tmp_path: Path, torchvision: ModuleType) -> None:
 def test_latency_budget(tmp_path: Path) -> None:
     faster = float(run("latency_budget", tmp_path).splitlines()[-1].split("×")[0])
     assert faster > 1.6
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+def test_fusion(tmp_path: Path) -> None:
+    lines = run("fusion", tmp_path).splitlines()
+    assert lines[0] == "shortcut: add_identity at 1.0"
+    assert "groups 4 before, 10 after" in lines
+    assert sum(line.startswith("shortcuts as ") for line in lines) > 1
+    assert float(lines[-1].split("×")[0]) > 1.4
 
 
 @pytest.mark.slow

@@ -164,6 +164,62 @@ def test_a_bound_on_latency_holds_in_the_final_measurement(billhook: Billhook, t
     assert [(b.metric, b.met) for b in results.budget_met] == [("params", True), ("latency", True)]
 
 
+FUSED = f"""
+[model]
+name = "{NETS}:blocks"
+[data]
+name = "digits"
+batch = 64
+[fuse]
+level = "aggressive"
+[prune]
+allocator = "efficient"
+round_to = 4
+[train]
+epochs = 4
+[finetune]
+epochs = 2
+lr = 0.1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.serial
+@pytest.mark.parametrize("bound", ["macs = 0.35", "latency = 0.7"])
+def test_a_fused_network_goes_all_the_way(bound: str, billhook: Billhook, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"{FUSED}\n[budget]\n{bound}\n{QUICK}")
+
+    outcome = billhook("compress", "r.toml", "--name", "it", "--json")
+
+    assert outcome.code == 0, outcome.stderr
+    directory = tmp_path / "runs" / "it"
+    run = Run.load(directory)
+    results = run.results
+    assert results.check is not None
+    assert results.check.exact
+    if bound.startswith("macs"):  # short turns say too little about a bound on latency
+        assert [entry.met for entry in results.budget_met] == [True]
+    blocks = [f"blocks.{i}" for i in range(4)]
+    plan = bh.Plan.load(directory / "plan.json")
+    assert sorted(fusion["at"] for fusion in plan.fusions) == blocks
+    fused = "fused: add_identity at blocks.0, blocks.1, blocks.3"
+    for place in (results.notes, (directory / "report.html").read_text()):
+        assert any(fused in text for text in (place if isinstance(place, tuple) else (place,)))
+    assert {f"{b}.copies" for b in blocks} <= {layer.layer for layer in run.layers}
+    accuracy = results.row("accuracy")
+    assert accuracy is not None
+    assert accuracy.after.value > 0.7
+    small = bh.load(directory, lambda: resolve(f"{NETS}:blocks")).eval()
+    assert small(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    artifact = Artifact.load(directory / "artifacts" / "compressed")
+    assert artifact.manifest.parity is not None
+    macs = results.row("macs")
+    assert macs is not None
+    assert artifact.manifest.cost is not None
+    assert artifact.manifest.cost["macs"] == macs.after.value
+    assert macs.after.value < macs.before.value
+
+
 def test_what_a_run_leaves_is_loaded_by_another_program(billhook: Billhook, tmp_path: Path) -> None:
     outcome = billhook(
         "compress",

@@ -42,6 +42,15 @@ checkpoint_steps = 1
 rounds = 1
 seconds_per_round = 0.02
 """
+# Which form shortcuts get would otherwise depend on times.
+FUSED = (
+    RECIPE.replace(":residual", ":blocks")
+    + """
+[fuse]
+level = "aggressive"
+keep_if = "always"
+"""
+)
 HINT = "continue with: billhook compress --resume runs/it"
 
 
@@ -86,18 +95,7 @@ def test_a_run_that_every_stage_stops_once_ends_like_one_that_nothing_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried: list[str] = []
-
-    def stopping(stage: Any) -> Any:
-        def run(work: Work) -> Mapping[str, Any]:
-            outcome = stage.run(work)  # its files are written, but it does not count as finished
-            if tried.count(stage.name) == 0:
-                tried.append(stage.name)
-                raise error
-            return outcome
-
-        return replace(stage, run=run)
-
-    monkeypatch.setattr(whole_run, "STAGES", tuple(stopping(s) for s in STAGES))
+    monkeypatch.setattr(whole_run, "STAGES", stopping_once(error, tried))
     outcome = billhook("compress", recipe, "--name", "it", "--quiet")
     directory = recipe.parent / "runs" / "it"
     while outcome.code != 0:
@@ -113,6 +111,47 @@ def test_a_run_that_every_stage_stops_once_ends_like_one_that_nothing_stopped(
     assert len(tried) == 9
     assert Run.load(directory).results.status == "done"
     same_outcome(directory, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["l2", "iterative"])
+def test_a_run_that_every_stage_stops_once_keeps_its_fusions(
+    method: str, billhook: Billhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = "[prune.training]\nsteps = 6\n" if method == "iterative" else ""
+    text = f'{FUSED}\n[prune]\nmethod = "{method}"\n{training}'
+    (tmp_path / "r.toml").write_text(text.replace("epochs = 2", "epochs = 1"))
+    assert billhook("compress", "r.toml", "--name", "whole", "--quiet").code == 0
+    monkeypatch.setattr(whole_run, "STAGES", stopping_once(KeyboardInterrupt(), []))
+
+    outcome = billhook("compress", "r.toml", "--name", "it", "--quiet")
+    for _ in STAGES:
+        if outcome.code == 0:
+            break
+        assert outcome.code == 130
+        outcome = billhook("compress", "--resume", "runs/it", "--quiet")
+
+    assert outcome.code == 0, outcome.stderr
+    same_outcome(tmp_path / "runs/it", tmp_path / "runs/whole")
+    runs = [Run.load(tmp_path / "runs" / name).results for name in ("it", "whole")]
+    assert runs[0].notes == runs[1].notes
+    assert any(note.startswith("fused: add_identity at blocks.0") for note in runs[0].notes)
+
+
+def stopping_once(error: BaseException, tried: list[str]) -> tuple[Any, ...]:
+    """Return the stages of a run, each of which fails the first time and is then noted in `tried`."""
+
+    def stopping(stage: Any) -> Any:
+        def run(work: Work) -> Mapping[str, Any]:
+            outcome = stage.run(work)  # its files are written, but it does not count as finished
+            if stage.name not in tried:
+                tried.append(stage.name)
+                raise error
+            return outcome
+
+        return replace(stage, run=run)
+
+    return tuple(stopping(stage) for stage in STAGES)
 
 
 @pytest.mark.slow

@@ -61,6 +61,14 @@ class Allocator(Configurable, ABC):
         """Return what time is taken to grow with; MACs alone, unless the allocator knows better."""
         return Work()
 
+    def judging(self, *, additive: bool) -> Allocator:
+        """Return this allocator for scores of one kind.
+
+        Args:
+            additive: Scores of different groups are on one scale and add up, as changes of the loss do.
+        """
+        return self
+
     def knowing(self, overhead: float) -> Allocator:
         """Return this allocator for decisions that cannot measure, after one that did.
 

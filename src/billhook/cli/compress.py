@@ -169,7 +169,14 @@ def _preview(terminal: Terminal, recipe: Recipe) -> None:
 
     decision = preview(recipe)
     groups = groups_table(decision.groups, kept=decision.plan.counts)
-    terminal.data(decision.to_dict(), groups, "", cost_table(decision.before, decision.after))
+    fused = ", ".join(f"{fusion['operator']} at {fusion['at']}" for fusion in decision.plan.fusions)
+    terminal.data(
+        decision.to_dict(),
+        *((f"fused: {fused}", "") if fused else ()),
+        groups,
+        "",
+        cost_table(decision.before, decision.after),
+    )
 
 
 def _begin(ctx: typer.Context, terminal: Terminal, recipe: Recipe, runs: Path) -> None:

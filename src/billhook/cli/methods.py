@@ -10,7 +10,7 @@ from billhook.cli.terminal import Terminal
 
 
 def methods(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
-    """List methods, allocators, runtimes, data sets and networks: what can be named in a recipe."""
+    """List methods, allocators, runtimes, data sets, networks and fusions: what a recipe can ask for."""
     from billhook.report import methods_table
 
     tables = dict(_tables())
@@ -25,6 +25,7 @@ def _tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
     from billhook.allocate import allocators
     from billhook.data import datasets
+    from billhook.fuse import passes
     from billhook.measure import backends
     from billhook.methods import capabilities
     from billhook.models import models
@@ -36,6 +37,7 @@ def _tables() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         "runtimes": backends,
         "data sets": datasets,
         "networks": models,
+        "fusions": passes,
     }
     for title, registry in others.items():
         infos = [(name, registry.info(name)) for name in registry.names()]

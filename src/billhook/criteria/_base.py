@@ -6,7 +6,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,11 +80,18 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Criterion(Configurable, ABC):
-    """Scores the units of a group; a subclass is a frozen dataclass whose fields are its options."""
+    """Scores the units of a group; a subclass is a frozen dataclass whose fields are its options.
+
+    Attributes:
+        additive: Scores of different groups are on one scale and may be added up, because all of them are
+            changes of the loss. Otherwise they are comparable within their group only.
+    """
+
+    additive: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, group: ChannelGroup, context: ScoreContext) -> Tensor:
-        """Return [group.size] float32, higher = keep; comparable within the group only."""
+        """Return [group.size] float32, higher = keep."""
 
     def unsupported(self, group: ChannelGroup, context: ScoreContext) -> str | None:
         """Return why `group` cannot be scored, None if it can."""

@@ -38,6 +38,7 @@ class Fisher(OfActivations):
         eval mode.
     """
 
+    additive: ClassVar[bool] = True
     name: ClassVar[str] = "fisher"
     gradients: ClassVar[bool] = True
 

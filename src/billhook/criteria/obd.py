@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -37,6 +38,8 @@ class Obd(WeightSums):
         Empirical Fisher instead of second derivatives by back-propagation; sums over units, still without
         cross terms between their weights.
     """
+
+    additive: ClassVar[bool] = True
 
     gradients: str = option("sample", OneOf("sample", "batch"), "which gradients are squared")
     batches: int = option(30, Number(1, integer=True), "use at most this many batches")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -38,6 +39,8 @@ class Taylor(Criterion):
         Scores are taken at once in eval mode, not as a running mean during training. The gate needs no
         extra layer, and sits where the unit is read, behind the activation function.
     """
+
+    additive: ClassVar[bool] = True
 
     form: str = option("gate", OneOf("gate", "weight"), "where the change is taken")
     batches: int = option(30, Number(1, integer=True), "use at most this many batches")

@@ -10,21 +10,22 @@ from pathlib import Path
 
 from torch import nn
 
-from billhook.deploy.exporter import export
-from billhook.fuse._forms import FORMS, Form
+from billhook.deploy.exporter import export, usual_form
+from billhook.deploy.plan_latency import export_for_timing
+from billhook.fuse._forms import Form
 from billhook.fuse.fuse import fuse
 from billhook.fuse.lower import lower, shortcuts
 from billhook.fuse.options import FOLDING, Fusion
 from billhook.graph import ExampleInputs, capture
 from billhook.graph.layers import LayeredNetwork
-from billhook.measure.artifact import Artifact
-from billhook.measure.backend import backends
 from billhook.measure.rig import LatencyRig
 from billhook.measure.rounds import QUICK, Timing
 from billhook.results import Cost
 
 log = logging.getLogger("billhook")
 
+# "sum" last: where channels are missing it is what "pointwise" is, and nothing is timed twice.
+_TRIED: tuple[Form, ...] = ("pointwise", "gather", "concat", "sum")
 _BETTER = 0.99  # of the time: what timing of one network can tell from the other
 
 
@@ -94,12 +95,6 @@ def lower_by_cost(
     return Lowered(choice.lowered(forms), forms, ratios)
 
 
-def usual_form(backend: str) -> Form:
-    """Return what shortcuts with gaps become on `backend` unless it is measured."""
-    form: Form = backends.get(backend).copy_form  # type: ignore[assignment]
-    return form
-
-
 @dataclass(frozen=True)
 class _Choice:
     network: LayeredNetwork
@@ -135,7 +130,14 @@ class _Race:
         ratios: dict[str, float] = {start: 1.0}
         first = self._lowered(best)
         assert first is not None
-        with LatencyRig(self._export(first), self.timing) as rig:
+        artifact, inputs, timing = export_for_timing(
+            first,
+            self.choice.example_inputs,
+            self.folder / start,
+            backend=self.backend,
+            timing=self.timing,
+        )
+        with LatencyRig(artifact, timing) as rig:
             lowest = 1.0
 
             def challenge(forms: dict[str, Form], label: str) -> None:
@@ -146,18 +148,20 @@ class _Race:
                 if not self.choice.allows(lowered):
                     log.info("shortcuts as %s: larger than the budget allows", label)
                     return
-                ratio = rig.relative_latency(self._export(lowered)).ratio
+                target = self.folder / f"form-{len(self.seen)}"
+                exported = export(lowered, inputs, target, backend=self.backend, purpose="timing")
+                ratio = rig.relative_latency(exported).ratio
                 log.info("shortcuts as %s: %.1f %% of the time", label, 100 * ratio)
                 ratios[label] = ratio
                 if ratio < _BETTER * lowest:
                     best, lowest = forms, ratio
 
-            for form in FORMS:
+            for form in _TRIED:
                 challenge(dict.fromkeys(blocks, form), form)
             sizes = sorted({shape[2:] for shape in blocks.values()}, reverse=True)
             for size in sizes if len(sizes) > 1 else ():
                 inside = [b for b, shape in blocks.items() if shape[2:] == size]
-                for form in FORMS:
+                for form in _TRIED:
                     where = "×".join(str(s) for s in size)
                     challenge(best | dict.fromkeys(inside, form), f"{form} at {where}")
         return best, ratios
@@ -171,7 +175,3 @@ class _Race:
             return None
         self.seen.add(key)
         return lowered
-
-    def _export(self, lowered: LayeredNetwork) -> Artifact:
-        target = self.folder / f"form-{len(self.seen)}"
-        return export(lowered, self.choice.example_inputs, target, backend=self.backend, purpose="timing")

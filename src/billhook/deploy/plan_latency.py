@@ -109,22 +109,34 @@ class PlanLatency:
         return self._rig.relative_latency(self._exports[key], timing)
 
     def _export_original(self) -> Artifact:
-        """Export the network with the batch size to time, or with the example's if it takes no other."""
-        example, batch = self._inputs, self._timing.batch
-        call = Call.of(self._model, example)
-        if batch is None or call.batch in (None, batch):
-            return self._export(self._model, "original")
-        resized = call.with_batch(batch)
-        self._inputs = resized.kwargs or resized.args
-        try:
-            return self._export(self._model, "original")
-        except ExportError as e:
-            log.warning("timing with the example's batch size %s, because %s fails: %s", call.batch, batch, e)
-            self._inputs, self._timing = example, replace(self._timing, batch=None)
-            return self._export(self._model, "original")
+        original, self._inputs, self._timing = export_for_timing(
+            self._model, self._inputs, self._folder / "original", backend=self._backend, timing=self._timing
+        )
+        return original
 
     def _export(self, model: nn.Module, name: str) -> Artifact:
         return export(model, self._inputs, self._folder / name, backend=self._backend, purpose="timing")
+
+
+def export_for_timing(
+    model: nn.Module, example_inputs: ExampleInputs, directory: Path, *, backend: str, timing: Timing
+) -> tuple[Artifact, ExampleInputs, Timing]:
+    """Export with the batch size to time, or with the example's if the network takes no other.
+
+    Returns:
+        The artifact, and the example inputs and timing that candidates are to be exported and timed with.
+    """
+    call, batch = Call.of(model, example_inputs), timing.batch
+    if batch is not None and call.batch not in (None, batch):
+        resized = call.with_batch(batch)
+        inputs = resized.kwargs or resized.args
+        try:
+            return export(model, inputs, directory, backend=backend, purpose="timing"), inputs, timing
+        except ExportError as e:
+            log.warning("timing with the example's batch size %s, because %s fails: %s", call.batch, batch, e)
+            timing = replace(timing, batch=None)
+    artifact = export(model, example_inputs, directory, backend=backend, purpose="timing")
+    return artifact, example_inputs, timing
 
 
 def _key(plan: Plan) -> Key:

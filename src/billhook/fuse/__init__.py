@@ -7,5 +7,15 @@ from billhook.fuse.copies import ChannelCopy
 from billhook.fuse.fuse import Fused, fuse
 from billhook.fuse.lower import lower
 from billhook.fuse.options import Fusion
+from billhook.graph.fusions import passes
 
-__all__ = ["ChannelCopy", "ChannelSelection", "Fused", "Fusion", "channel_selection", "fuse", "lower"]
+__all__ = [
+    "ChannelCopy",
+    "ChannelSelection",
+    "Fused",
+    "Fusion",
+    "channel_selection",
+    "fuse",
+    "lower",
+    "passes",
+]

@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, fx, nn
 
-from billhook.fuse._match import convolution_of, free_name, name_of, shaped_like, source_of
+from billhook.fuse._match import alone, convolution_of, free_name, name_of, shaped_like, source_of
 from billhook.fuse.copies import ChannelCopy
+from billhook.fuse.passes._blocks import unstrided
 from billhook.graph.fusions import tidy
 from billhook.graph.layers import LayeredNetwork
-from billhook.graph.rules._base import bind, shape_of
+from billhook.graph.rules._base import shape_of
 
 Form = Literal["sum", "pointwise", "gather", "concat"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -95,13 +96,18 @@ def lower_copy(network: LayeredNetwork, node: fx.Node, form: Form) -> None:
         _as_it_was(network, node, numbers, picked.shape[1])
         return
     scaled = not bool((picked.sum(1)[numbers >= 0] == 1).all())
-    readers = [convolution_of(network, u) for u in node.users]
-    if readers and all(r is not None and r.groups == 1 for r in readers) and (scaled or form != "gather"):
+    if _read_by_convolutions(network, node) and (scaled or form != "gather"):
         _widen_readers(network, node, picked)
     elif form == "gather" and not scaled:
         replace(node, _channels_of(network, node, source_of(node), numbers))
     elif form != "concat" or scaled or not _concatenate(network, node, numbers, picked.shape[1]):
         _pointwise(network, node, picked)
+
+
+def _read_by_convolutions(network: LayeredNetwork, node: fx.Node) -> bool:
+    """Return True if only convolutions read a copy, whose weights may change and who read all channels."""
+    readers = [convolution_of(network, u) if alone(network, u) else None for u in node.users]
+    return bool(readers) and all(r is not None and r.groups == 1 for r in readers)
 
 
 def _as_it_was(network: LayeredNetwork, node: fx.Node, numbers: Tensor, channels: int) -> None:
@@ -148,7 +154,7 @@ def _channels_of(network: LayeredNetwork, node: fx.Node, x: fx.Node, numbers: Te
 
 def _pointwise(network: LayeredNetwork, node: fx.Node, picked: Tensor) -> None:
     """Put a 1×1 convolution of zeros and ones in the place of copies; it takes strides along."""
-    origin, strides = _unstrided(source_of(node))
+    origin, strides = unstrided(source_of(node))
     name = free_name(network, f"{block_of_copy(node)}.shortcut")
     network.add_submodule(name, _selecting(picked, strides))
     with network.graph.inserting_before(node):
@@ -185,6 +191,7 @@ def _concatenate(network: LayeredNetwork, node: fx.Node, numbers: Tensor, channe
         branch is None
         or layer is None
         or len(branch.users) > 1
+        or not alone(network, branch)
         or layer.groups > 1
         or isinstance(layer.padding, str)
     ):
@@ -220,25 +227,6 @@ def _concatenate(network: LayeredNetwork, node: fx.Node, numbers: Tensor, channe
     replace(add, wide)
     network.graph.erase_node(branch)
     return True
-
-
-def _unstrided(node: fx.Node) -> tuple[fx.Node, tuple[int, ...]]:
-    """Return what `node` takes every n-th pixel of, and n per image direction."""
-    strides = [1] * (len(shape_of(node)) - 2)
-    while name_of(node) == "slice":
-        call = bind(node)
-        dim, source = int(call["dim"]) % len(shape_of(node)), source_of(node)
-        start, step = call["start"] or 0, int(call["step"])
-        if start != 0 or (dim < 2 and step != 1) or not _to_the_end(call["end"], shape_of(source)[dim]):
-            break
-        if dim >= 2:
-            strides[dim - 2] *= step
-        node = source
-    return node, tuple(strides)
-
-
-def _to_the_end(end: object, size: int) -> bool:
-    return end is None or (isinstance(end, int) and end >= size)
 
 
 def _put_buffer(network: LayeredNetwork, name: str, value: Tensor) -> None:

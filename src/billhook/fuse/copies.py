@@ -67,7 +67,8 @@ class ChannelCopy(nn.Module):
 
 def _layer(tensors: Mapping[str, Tensor | None]) -> ChannelCopy:
     index, gate = tensors["index"], tensors["gate"]
-    assert index is not None and gate is not None
+    assert index is not None
+    assert gate is not None
     return ChannelCopy(index, gate, tensors["magnitude"])
 
 

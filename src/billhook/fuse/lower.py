@@ -41,11 +41,12 @@ def lower(
 ) -> LayeredNetwork:
     """Return `network` as plain operators: shortcuts lowered, parameters folded. It computes the same.
 
-    A shortcut of which every channel is still there becomes the sum it was; one of which nothing is left goes,
-    and the sum with it. A network that has lost nothing gets its own operators back. Any other shortcut
-    becomes, as `forms` say, "pointwise": a 1×1 convolution whose weights are zeros and ones, and which takes a
-    stride along; "gather": a look-up of channels; "concat": further inputs of the convolution before the sum,
-    which then does the adding; "sum": the strides and paddings that the original had, if it only lacks those.
+    A shortcut of which every channel is still there becomes the sum it was; one of which nothing is left
+    goes, and the sum with it. A network that has lost nothing gets its own operators back. Any other shortcut
+    becomes, as `forms` say, "pointwise": a 1×1 convolution whose weights are zeros and ones, and which takes
+    a stride along; "gather": a look-up of channels; "concat": further inputs of the convolution before the
+    sum, which then does the adding; "sum": the strides and paddings that the original had, if it only lacks
+    those.
 
     Args:
         network: A fused network, pruned or not, or any other, of which only parameters are folded.
@@ -67,6 +68,8 @@ def lower(
         for node in [n for n in lowered.graph.nodes if is_copy(lowered, n)]:
             lower_copy(lowered, node, chosen.get(block_of_copy(node), "pointwise"))
         tidy(lowered)
+        for name in [n for n, m in lowered.named_modules() if isinstance(m, ChannelCopy)]:
+            lowered.delete_submodule(name)  # a block may be named after a layer, which holds them then
         _drop_idle_activations(lowered)
         check_same("lowering of shortcuts", (), before, lowered, call)
     run_passes(lowered, call, Fusion(operators=fold), "fold")

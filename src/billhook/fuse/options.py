@@ -24,8 +24,9 @@ OPERATORS = (
 class Fusion(Configurable):
     """Which fusions a network gets; the names are those of the paper's options as far as they are known.
 
-    Conservative fusions only fold parameters, and only when the network is lowered, because training needs its
-    batch norms. Aggressive ones make shortcuts, pooling and concatenation prunable before anything is pruned.
+    Conservative fusions only fold parameters, and only when the network is lowered, because training needs
+    its batch norms. Aggressive ones make shortcuts, pooling and concatenation prunable before anything is
+    pruned.
     """
 
     level: str = option("aggressive", OneOf(*LEVELS), "how far to go; conservative folds parameters only")

@@ -19,7 +19,7 @@ from billhook.graph.exported import ExportedNetwork, ExportedSection
 from billhook.graph.fusions import as_layers, fused
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call, copied
-from billhook.graph.layers import LayeredNetwork
+from billhook.graph.layers import LayeredNetwork, take_after
 from billhook.graph.plan import Plan
 from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
@@ -83,13 +83,14 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
             type(model).__name__,
             ", ".join(program.unused[:6]) + (" …" if len(program.unused) > 6 else ""),
         )
-    return _as_layers(small, graph.call, plan) if rewritten else small
+    return _as_layers(small, model, graph.call, plan) if rewritten else small
 
 
-def _as_layers(small: nn.Module, call: Call, plan: Plan) -> LayeredNetwork:
+def _as_layers(small: nn.Module, model: nn.Module, call: Call, plan: Plan) -> LayeredNetwork:
     """Return an exported network as a graph of plain layers, which the network was that it came from."""
     network = as_layers(small, _like(call, dict(small.named_parameters())))
     network.meta["fusions"] = plan.fusions
+    take_after(network, model)
     return network
 
 

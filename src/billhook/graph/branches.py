@@ -194,6 +194,21 @@ def copied(flow: Flow, group: ChannelGroup) -> bool:
     return any(t in flow.numbering for t in made) and not any(t in flow.program.parameters for t in made)
 
 
+def left_with_nothing(
+    flow: Flow, partition: Partition, branches: Iterable[Branch], keep: Mapping[str, Keep]
+) -> Branch | None:
+    """Return a branch that is gone while nothing is left of the shortcut's copies either, None if none is."""
+    for branch in gone(branches, keep):
+        if branch.other.op != "call_function" or bind(branch.other).name != "billhook::copy_channels":
+            continue
+        labels = flow.dims(bind(branch.other)["x"])[1]
+        held = set() if labels is None else {int(g) for g in np.unique(partition.group_of[labels])}
+        names = [partition.groups[g].id for g in held if g >= 0]
+        if names and all(n in keep and not keep[n].any() for n in names):
+            return branch
+    return None
+
+
 def may_be_empty(flow: Flow, group: ChannelGroup) -> bool:
     """Return True for copies that are only put in their places: none of them need stay."""
     return copied(flow, group) and not any(m.tensor in flow.program.parameters for m in group.members)

@@ -13,8 +13,8 @@ from billhook.graph.memory import Memory
 def without_in_place(graph: fx.Graph) -> fx.Graph:
     """Return a copy in which operators change nothing in place, as far as that is certain to be the same.
 
-    Who reads the changed tensor later, reads the new one. An operator stays where views of the tensor are read
-    later, or where it has no such twin.
+    Who reads the changed tensor later, reads the new one. An operator stays where views of the tensor are
+    read later, or where it has no such twin.
     """
     copy = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}

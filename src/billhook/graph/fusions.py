@@ -1,4 +1,4 @@
-"""Equivalent rewrites of a network as data: what a pass is, and how a plan's fusions are carried out again."""
+"""Equivalent rewrites of a network as data: what a pass is, and how a plan's fusions are made again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from billhook.errors import CaptureError, PlanError
-from billhook.graph.capture import Program, capture_program
+from billhook.graph.capture import Program, capture_program, eval_mode
 from billhook.graph.inputs import Call, synthesize
 from billhook.graph.layering import layered
 from billhook.graph.layers import LayeredNetwork, observe
@@ -112,7 +112,8 @@ def fused(model: nn.Module, plan: Plan) -> nn.Module:
     for entry in (
         wanted[len(network.fusions) :] if network.fusions == wanted[: len(network.fusions)] else wanted
     ):
-        observe(network, call)
+        with eval_mode(network):  # looking must not move statistics
+            observe(network, call)
         _repeat(network, entry)
     tidy(network)
     return network
@@ -121,7 +122,11 @@ def fused(model: nn.Module, plan: Plan) -> nn.Module:
 def as_layers(model: nn.Module, call: Call) -> LayeredNetwork:
     """Return a copy of `model` as a graph of plain layers, for any batch size where the network allows it."""
     program = capture_free(model, call)
-    return layered(model, program, fusions=model.fusions if isinstance(model, LayeredNetwork) else ())
+    if not isinstance(model, LayeredNetwork):
+        return layered(model, program)
+    network = layered(model, program, fusions=model.fusions)
+    network.meta["own_filters"] = dict(model.meta.get("own_filters", {}))
+    return network
 
 
 def capture_free(model: nn.Module, call: Call) -> Program:
@@ -143,11 +148,14 @@ def _repeat(network: LayeredNetwork, entry: Any) -> None:
         raise PlanError(
             f"the plan names a fusion {name!r} that billhook does not have; was it made by a newer version?"
         )
-    for found in passes.get(name).find(network, settings):
-        if found.at == site.at and found.operator == site.operator:
-            if isinstance(found, Refusal):
-                raise PlanError(f"the plan's fusion {name!r} at {site.at!r} does not hold here: {found.why}")
-            return rewrite_at(network, name, found)
+    here = [
+        f for f in passes.get(name).find(network, settings) if (f.at, f.operator) == (site.at, site.operator)
+    ]
+    holds = next((f for f in here if isinstance(f, Site)), None)
+    if holds is not None:
+        return rewrite_at(network, name, holds)
+    if here and isinstance(here[0], Refusal):
+        raise PlanError(f"the plan's fusion {name!r} at {site.at!r} does not hold here: {here[0].why}")
     raise PlanError(
         f"the plan's fusion {name!r} finds no {site.operator} at {site.at!r}; it is for another network"
     )

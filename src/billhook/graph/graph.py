@@ -15,12 +15,12 @@ from torch import nn
 
 from billhook.errors import InputError, NameNotFoundError, PlanError
 from billhook.graph import inputs as example
-from billhook.graph.branches import Branch, completed, find_branches, gone, may_be_empty
+from billhook.graph.branches import Branch, completed, find_branches, gone, left_with_nothing, may_be_empty
 from billhook.graph.capture import Program, capture_program
 from billhook.graph.constants import Kept
 from billhook.graph.cost import CostModel
-from billhook.graph.groups import Groups
 from billhook.graph.fusions import fused
+from billhook.graph.groups import Groups
 from billhook.graph.inputs import Call, ExampleInputs
 from billhook.graph.layers import LayeredNetwork
 from billhook.graph.partition import ONE_UNIT, Partition, partition
@@ -131,6 +131,12 @@ class Graph:
     def _completed(self, keep: Mapping[str, Keep]) -> Mapping[str, Keep]:
         if all(k.any() for k in keep.values()):
             return keep
+        empty = left_with_nothing(self.flow, self.partition, self.branches, keep)
+        if empty is not None:
+            raise PlanError(
+                f"the plan removes the branch {empty.id!r} and all copies of its shortcut; one of them must "
+                "stay, or nothing reaches the layers behind"
+            )
         return completed(self.branches, keep, {g.id: g.size for g in self.groups})
 
 

@@ -14,15 +14,17 @@ from torch.fx.node import map_arg
 from billhook.graph.capture import Program
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.functional import without_in_place
-from billhook.graph.layers import OWN_LAYERS, LayeredNetwork
+from billhook.graph.layers import OWN_LAYERS, LayeredNetwork, take_after
 from billhook.graph.rules._base import Call, bind, shape_of
 
 _CONVOLUTIONS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
 _NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _FLAGS = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train",
           "feature_alpha_dropout": "train"}  # fmt: skip
-_DROPOUTS = {"dropout": nn.Dropout, "feature_dropout": nn.Dropout2d, "alpha_dropout": nn.AlphaDropout,
-             "feature_alpha_dropout": nn.FeatureAlphaDropout}  # fmt: skip
+_DROPOUTS: dict[str, type[nn.Module]] = {
+    "dropout": nn.Dropout, "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout
+}  # fmt: skip
+_FEATURE_DROPOUTS: dict[int, type[nn.Module]] = {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d}
 
 
 class _Signature(_PyTreeCodeGen):
@@ -51,7 +53,8 @@ def layered(
     names = () if exported else tuple(inspect.signature(model.forward).parameters)
     made = _Layers(program, tensors).network(_argument_names(program, names))
     made.meta["fusions"] = tuple(fusions)
-    return made.train(model.training)
+    take_after(made, model)
+    return made
 
 
 @dataclass
@@ -85,8 +88,8 @@ class _Layers:
         )
         copies: dict[fx.Node, fx.Node] = {}
         for node in source.nodes:
-            if node.op == "placeholder" and _name_of(node) not in self.program.inputs:
-                continue
+            if self._tensor(node) is not None or _name_of(node) in self.program.constants:
+                continue  # fetched where it is read
             if node.op == "call_function":
                 self._read(graph, copies, node)
             if node.op == "output":
@@ -129,7 +132,7 @@ class _Layers:
 
     def _layer(self, call: Call) -> tuple[str, nn.Module] | None:
         """Return (name, layer) for an operator that is one, None for all others."""
-        if call.name in _DROPOUTS:
+        if call.name in _DROPOUTS or call.name == "feature_dropout":
             return self._dropout(call)
         if call.name in OWN_LAYERS:
             return self._own(call)
@@ -176,7 +179,8 @@ class _Layers:
         path, kind = (str(stack[-1][0]).split("@")[0], str(stack[-1][1])) if stack else ("", "")
         if not path or "Dropout" not in kind or call.get("train") is not False:
             return None
-        return path, _DROPOUTS[call.name](float(call["p"]))
+        make = _DROPOUTS.get(call.name) or _FEATURE_DROPOUTS.get(len(shape_of(call.operands[0])))
+        return None if make is None else (path, make(float(call["p"])))
 
     def _own(self, call: Call) -> tuple[str, nn.Module] | None:
         leaves, make = OWN_LAYERS[call.name]
@@ -269,8 +273,10 @@ def _put(root: nn.Module, name: str, value: nn.Module | Tensor, *, persistent: b
             root.add_module(part, nn.Module())
         root = root._modules[part]  # type: ignore[assignment]
     if isinstance(value, nn.Module):
-        for child, module in getattr(root._modules.get(leaf), "_modules", {}).items():
-            value.add_module(child, module)  # layers inside a layer were met before it
+        if (there := root._modules.get(leaf)) is not None:  # what is inside a layer may be met before it
+            value._modules |= there._modules
+            value._parameters |= there._parameters
+            value._buffers |= there._buffers
         root.add_module(leaf, value)
     elif isinstance(value, nn.Parameter):
         root.register_parameter(leaf, value)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from billhook.graph.inputs import Call
+from billhook.graph.inputs import Call, copied
 
 Maker = Callable[[Mapping[str, Tensor | None]], nn.Module]
 OWN_LAYERS: dict[str, tuple[tuple[str, ...], Maker]] = {}
@@ -31,17 +32,48 @@ class LayeredNetwork(fx.GraphModule):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayeredNetwork:
         memo |= {id(spec): spec for spec in (self._in_spec, self._out_spec)}
-        copied: Any = super().__deepcopy__(memo)
-        return copied.train(self.training)  # type: ignore[no-any-return]
+        made: Any = super().__deepcopy__(memo)
+        take_after(made, self)
+        return made  # type: ignore[no-any-return]
 
     @property
     def fusions(self) -> tuple[Mapping[str, Any], ...]:
         """The rewrites that made this network out of the original, in order; see `Plan.fusions`."""
         return tuple(self.meta.get("fusions", ()))
 
+    @property
+    def own_filters(self) -> Mapping[str, int]:
+        """Weight of a convolution whose last filters copy its input → number of filters before them."""
+        return {
+            n: own
+            for n, (own, all_) in self.meta.get("own_filters", {}).items()
+            if n in dict(self.named_parameters()) and self.get_parameter(n).shape[0] == all_
+        }
+
     def record(self, fusion: Mapping[str, Any]) -> None:
         """Note a rewrite."""
         self.meta["fusions"] = (*self.fusions, fusion)
+
+
+def take_after(made: nn.Module, model: nn.Module) -> None:
+    """Give what was made of `model` what its graph does not tell.
+
+    Modules of the same names get the same mode (norms may be frozen) and momentum, and hold things in the
+    same order: ids of groups depend on it. Buffers that are no part of the state are none here.
+    """
+    originals = dict(model.named_modules(remove_duplicate=False))
+    for name, module in list(made.named_modules(remove_duplicate=False)):
+        original = originals.get(name)
+        if original is None:
+            continue
+        module.training = original.training
+        for held in ("_modules", "_parameters", "_buffers"):
+            own, places = getattr(module, held), {n: i for i, n in enumerate(getattr(original, held))}
+            for key in sorted(own, key=lambda n, p=places: p.get(n, len(p))):  # type: ignore[misc]
+                own[key] = own.pop(key)
+        module._non_persistent_buffers_set |= original._non_persistent_buffers_set & module._buffers.keys()
+        if isinstance(module, _BatchNorm) and isinstance(original, _BatchNorm):
+            module.momentum = original.momentum
 
 
 def observe(network: LayeredNetwork, call: Call) -> list[Any]:
@@ -55,6 +87,6 @@ def observe(network: LayeredNetwork, call: Call) -> list[Any]:
             return value
 
     with torch.no_grad():
-        flat = pytree.tree_leaves(call)
+        flat = pytree.tree_leaves(copied(call))  # networks may work in place
         outputs = Observer(network).run(*flat, enable_io_processing=False)
     return list(outputs)

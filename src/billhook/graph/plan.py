@@ -33,8 +33,8 @@ class Plan:
         inputs: Description of the example inputs (see `graph.inputs`).
         mixing: "freeze" or "allow": whether channels through mixing operators were allowed to leave.
         made_by: Free record of what made the plan (method, options, budget, seed).
-        fusions: Rewrites that hold, in order: the plan is for the network that they make of the original. Each
-            names its pass ("pass"), its place ("at") and what it rewrites ("operator").
+        fusions: Rewrites that hold, in order: the plan is for the network that they make of the original.
+            Each names its pass ("pass"), its place ("at") and what it rewrites ("operator").
     """
 
     keep: Mapping[str, Keep]

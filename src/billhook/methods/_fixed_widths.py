@@ -20,8 +20,8 @@ from billhook.train import StepContext
 class FixedWidths(MethodCallback):
     """Decides how many units of each group stay; subclasses choose which, and may take until the end.
 
-    Remembers the plan of the first step, as text. A subclass that can train a network with emptied groups sets
-    `branches` to the residual branches that may leave.
+    Remembers the plan of the first step, as text. A subclass that can train a network with emptied groups
+    sets `branches` to the residual branches that may leave.
 
     Args:
         problem: What shall shrink.

@@ -146,7 +146,9 @@ def shrink(
     before, bounds = None, budget
     if fusion is not None and fusion.level == "aggressive":
         before = (graph or capture(model, example_inputs, mixing=mixing)).costs.cost(None)
-        model = fuse(model, example_inputs, fusion).network
+        again = hasattr(data, "__len__")  # else it can be read only once, and the method needs it
+        seen = Problem(model, example_inputs, budget, data=data, seed=seed).calibration if again else None
+        model = fuse(model, example_inputs, fusion, data=None if seen is None else seen.batches).network
         graph = capture(model, example_inputs, mixing=mixing)
         bounds = budget.of(before, graph.costs.cost(None))
     problem = Problem(

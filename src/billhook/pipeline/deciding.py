@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from billhook.errors import InputError
+from billhook.fuse import ChannelCopy
 from billhook.graph import Graph, Groups, Plan, Scope
 from billhook.methods import Outcome, methods, shrink
 from billhook.pipeline.subject import Subject
@@ -140,7 +141,7 @@ def _held_out(subject: Subject) -> Batches | None:
 
 
 def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChange, ...]:
-    """Return the output channels of every layer with a weight matrix, in processing order."""
+    """Return the output channels of every layer with a weight matrix, and of copies, in processing order."""
     removed: dict[tuple[str, int], int] = {}
     for group in graph.groups:
         units = plan.removed.get(group.id, 0)
@@ -151,12 +152,15 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
     gone = {tensor for branch in graph.dropped(plan) for tensor in branch.tensors}
     changes = {}
     for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() >= 2:
-            axis = 1 if getattr(module, "transposed", False) else 0
-            tensor = f"{name}.weight" if name else "weight"
-            before = int(weight.shape[axis])
-            after = 0 if tensor in gone else before - removed.get((tensor, axis), 0)
-            changes[tensor] = LayerChange(name or "(model)", type(module).__name__.lower(), before, after)
+        leaf, own = ("weight", getattr(module, "weight", None))
+        if isinstance(module, ChannelCopy) and module.magnitude is not None:
+            leaf, own = "index", module.index
+        elif not isinstance(own, nn.Parameter) or own.dim() < 2:
+            continue
+        axis = 1 if getattr(module, "transposed", False) else 0
+        tensor = f"{name}.{leaf}" if name else leaf
+        before = int(own.shape[axis])
+        after = 0 if tensor in gone else before - removed.get((tensor, axis), 0)
+        changes[tensor] = LayerChange(name or "(model)", type(module).__name__.lower(), before, after)
     order = {m.tensor: i for i, g in enumerate(graph.groups) for m in g.members if m.role != "in"}
-    return tuple(sorted(changes.values(), key=lambda c: order.get(f"{c.layer}.weight", len(order))))
+    return tuple(changes[tensor] for tensor in sorted(changes, key=lambda t: order.get(t, len(order))))

@@ -6,6 +6,7 @@ import pytest
 
 from billhook.allocate.budget import Bound, Budget
 from billhook.errors import InputError
+from billhook.results import Cost
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,21 @@ def test_a_misspelt_metric_gets_a_suggestion() -> None:
 def test_an_empty_budget_lists_the_metrics() -> None:
     with pytest.raises(InputError, match="at least one bound; metrics: macs, params, size, latency"):
         Budget()
+
+
+def test_fractions_stay_those_of_the_original_where_another_network_is_pruned_in_its_place() -> None:
+    original, other = Cost(1000, 100, 400, 1), Cost(2000, 100, 500, 1)
+    budget = Budget(macs=0.5, params=0.5, size=0.5, latency=0.5)
+    bounds = budget.of(original, other).bounds
+    assert bounds["macs"] == Bound(500.0, False)
+    assert bounds["size"] == Bound(200.0, False)
+    assert (bounds["params"], bounds["latency"]) == (Bound(0.5, True), Bound(0.5, True))
+    assert budget.of(original, original) == budget
+
+
+def test_a_budget_says_whether_costs_are_within_it() -> None:
+    original = Cost(1000, 100, 400, 1)
+    budget = Budget(macs=0.5, size="300B", latency="8ms")
+    assert budget.allows(Cost(500, 200, 300, 9), original)
+    assert not budget.allows(Cost(501, 50, 300, 1), original)
+    assert not budget.allows(Cost(500, 50, 301, 1), original)

@@ -9,10 +9,13 @@ from torch import nn
 import billhook
 from billhook.allocate.budget import Budget
 from billhook.errors import InputError, NameNotFoundError, ScopeError, VerifyError
-from billhook.graph import Scope, apply, cost
-from billhook.methods import _prune, prune
+from billhook.fuse import ChannelCopy, Fusion, fuse
+from billhook.graph import Plan, Scope, apply, cost
+from billhook.methods import _prune, prune, shrink
 from billhook.results import Check
+from billhook.train import FitConfig
 from tests.networks import NETWORKS, batches, build
+from tests.residual import residual
 
 HALF = Budget(macs=0.5)
 
@@ -148,3 +151,58 @@ def test_a_network_that_is_random_in_eval_mode_is_named_as_such() -> None:
 
     with pytest.raises(VerifyError, match="different results for the same inputs"):
         prune(Noisy(), torch.randn(2, 3, 8, 8), budget=HALF)
+
+
+def _fused(**changes: Any) -> tuple[nn.Module, torch.Tensor, Plan]:
+    model, x = residual("basic")
+    arguments: dict[str, Any] = {"budget": HALF, "round_to": 1, "fusion": Fusion(), **changes}
+    return model, x, prune(model, x, **arguments)
+
+
+def test_a_fused_network_is_pruned_block_by_block_and_the_plan_says_what_was_fused() -> None:
+    before = {name: t.clone() for name, t in residual("basic")[0].state_dict().items()}
+    model, x, plan = _fused()
+    assert [f["at"] for f in plan.fusions] == ["layer1.0", "layer1.1", "layer2.0"]
+    assert {"layer1.0.conv2", "layer1.1.conv2", "layer1.0.copies"} <= plan.keep.keys()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    small = apply(model, Plan.from_json(plan.to_json()))
+    assert small(x).shape == model(x).shape
+    assert cost(small, x).macs <= 0.5 * cost(model, x).macs
+    assert plan.made_by["cost"]["before"] == cost(model, x).to_dict()
+    assert plan.made_by["budget"] == HALF.to_dict()
+
+
+@pytest.mark.parametrize("level", ["none", "conservative"])
+def test_fusion_that_widens_nothing_leaves_the_plan_as_it_is(level: str) -> None:
+    _, _, plan = _fused(fusion=Fusion(level))
+    assert plan.fusions == ()
+    assert "layer1.1.conv2" not in plan.keep
+
+
+def test_a_fraction_of_macs_is_one_of_the_original_also_if_fusion_adds_some() -> None:
+    model, x, plan = _fused(fusion=Fusion(copies="dense"))
+    assert cost(fuse(model, x, Fusion(copies="dense")).network, x).macs > cost(model, x).macs
+    assert 0.4 * cost(model, x).macs < cost(apply(model, plan), x).macs <= 0.5 * cost(model, x).macs
+
+
+def test_a_method_that_changes_weights_returns_the_rewritten_network() -> None:
+    model, x = residual("basic")
+    data = [(torch.randn(4, 3, 8, 8), torch.arange(4)) for _ in range(2)]
+    outcome = shrink(
+        model,
+        x,
+        method="soft",
+        data=data,
+        budget=HALF,
+        round_to=1,
+        training=FitConfig(steps=2, precision="32-true"),
+        fusion=Fusion(exclude=("layer2*",)),
+    )
+    assert [f["at"] for f in outcome.plan.fusions] == ["layer1.0", "layer1.1"]
+    assert any(isinstance(m, ChannelCopy) for m in outcome.model.modules())
+    assert outcome.small()(x).shape == model(x).shape
+
+
+def test_a_block_that_is_not_there_cannot_be_fused() -> None:
+    with pytest.raises(InputError, match=r"fusion pattern 'layer1\.2' matches no place.*did you mean"):
+        _fused(fusion=Fusion(include=("layer1.2",)))

@@ -68,3 +68,38 @@ def test_a_method_that_checks_accuracy_does_so_on_the_validation_split() -> None
     )
     accuracy = decide_plan(subject, None).plan.made_by["accuracy"]
     assert all(float(value * 7).is_integer() for value in accuracy.values())
+
+
+def _fused(**tables: object) -> Subject:
+    entries = {
+        "model": {"name": "resnet-8", "input": ["1x3x8x8"]},
+        "budget": {"macs": 0.4},
+        "fuse": {"level": "aggressive"},
+        **tables,
+    }
+    return Subject(Recipe.model_validate(entries))
+
+
+def test_a_fused_network_is_decided_on_block_by_block() -> None:
+    subject = _fused(prune={"round_to": 1, "allocator": "efficient"})
+    decision = decide_plan(subject, None)
+    assert [f["at"] for f in decision.plan.fusions] == ["stages.0.0", "stages.1.0", "stages.2.0"]
+    assert decision.before == bh.cost(subject.model, subject.example_inputs)
+    small = bh.apply(subject.model, decision.plan)
+    assert decision.after.macs == bh.cost(small, subject.example_inputs).macs <= 0.4 * decision.before.macs
+    copies = [c for c in decision.layers if c.kind == "channelcopy"]
+    assert [c.layer for c in copies] == [f"stages.{i}.0.copies" for i in range(3)]
+    for change in copies:
+        left = dict(small.named_buffers()).get(f"{change.layer}.index", [])
+        assert (change.before, change.after) == (
+            subject.fused.network.get_buffer(f"{change.layer}.index").numel(),
+            len(left),
+        )  # type: ignore[union-attr]
+
+
+def test_a_bound_on_macs_is_one_on_those_of_the_original_also_where_fusion_adds_some() -> None:
+    subject = _fused(fuse={"level": "aggressive", "copies": "dense"}, prune={"round_to": 1})
+    decision = decide_plan(subject, None)
+    original = bh.cost(subject.model, subject.example_inputs)
+    assert subject.prunable_graph.costs.cost(None).macs > original.macs == decision.before.macs
+    assert 0.3 * original.macs < decision.after.macs <= 0.4 * original.macs

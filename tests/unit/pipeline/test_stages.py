@@ -2,17 +2,25 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 import torch
+from torch import fx, nn
 
+import billhook as bh
+from billhook import deploy
 from billhook.data._splits import Sealed
 from billhook.errors import VerifyError
+from billhook.fuse import Fused, fuse
+from billhook.graph.fusions import Refusal
+from billhook.graph.layers import LayeredNetwork
+from billhook.models import build
 from billhook.pipeline import Options, RunDirectory, Subject, begin, carry_out
 from billhook.pipeline.event import silent
 from billhook.pipeline.order import STAGES
-from billhook.pipeline.stages import finetune
+from billhook.pipeline.stages import export, finetune
 from billhook.pipeline.stages import prune as stage
 from billhook.pipeline.work import Work
 from billhook.recipe import Finetune, Recipe, Training
@@ -95,3 +103,64 @@ def test_an_interrupted_run_keeps_the_rate_it_began_with(tmp_path: Path) -> None
     with torch.no_grad():
         next(small.parameters()).mul_(0.1)  # as if measured with other arithmetic
     assert finetune._learning_rate(work, small)["chosen"] == 0.02
+
+
+def _fused(**tables: object) -> Recipe:
+    return recipe(
+        name="it",
+        model={"name": "resnet-8", "input": ["1x3x8x8"]},
+        fuse={
+            "level": "aggressive",
+            "operators": ["add_identity", "batch_norm"],
+            "exclude": ["stages.1*"],
+            "keep_if": "always",
+        },
+        **tables,
+    )
+
+
+def test_notes_say_what_was_fused_and_what_became_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ("shortcut", Refusal("stages.1.0", "add_identity", "there is no reason"))
+
+    def refusing(subject: Subject) -> Fused:
+        made = fuse(subject.model, subject.example_inputs, subject.recipe.fuse.to_fusion())
+        return Fused(made.network, made.held, (refused,))
+
+    monkeypatch.setattr(Subject, "fused", cached_property(refusing))
+    Subject.fused.__set_name__(Subject, "fused")
+    subject = Subject(_fused())
+    notes = carry_out(begin(subject, tmp_path), Options(), subject).notes
+    assert "fused: add_identity at stages.0.0, stages.2.0" in notes
+    assert "not fused: add_identity at stages.1.0: there is no reason" in notes
+    # Everything else has multiplications of its own, for which the budget has no room left.
+    assert "lowered: the shortcuts of stages.0.0, stages.2.0 run as look-ups of channels" in notes
+
+
+def test_an_export_says_what_was_measured_for_it() -> None:
+    lowered = deploy.Lowered(
+        LayeredNetwork(nn.Module(), fx.Graph()),
+        {"a": "pointwise", "b": "gather", "c": "pointwise"},
+        {"pointwise": 1.0, "gather": 1.2, "gather at 8×8": 0.9},
+    )
+    assert export._notes(lowered) == [
+        "lowered: the shortcuts of a, c run as 1×1 convolutions that copy channels",
+        "lowered: the shortcuts of b run as look-ups of channels",
+        "lowered: measured for shortcuts, as multiples of the time of pointwise: "
+        "pointwise 1.00, gather 1.20, gather at 8×8 0.90",
+    ]
+    assert export._notes(replace(lowered, forms={}, ratios={})) == []
+
+
+def test_the_plan_of_a_fused_run_is_for_the_users_own_network(tmp_path: Path) -> None:
+    subject = Subject(_fused(budget={"macs": 0.6, "size": 0.7}))
+    directory = begin(subject, tmp_path)
+    results = carry_out(directory, Options(), subject)
+    assert all(entry.met for entry in results.budget_met)
+    small = bh.load(directory.path, lambda: build("resnet-8"))
+    work = Work(Subject(_fused()), directory, silent)
+    assert [f["at"] for f in work.plan.fusions] == ["stages.0.0", "stages.2.0"]
+    kept = work.compressed.state_dict()
+    assert all(torch.equal(t, kept[name]) for name, t in small.state_dict().items())
+    assert small.eval()(torch.zeros(2, 3, 8, 8)).shape == (2, 10)

@@ -120,3 +120,42 @@ def test_a_data_set_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = subject.dataset
     assert isinstance(first, Dataset)
     assert subject.dataset is first
+
+
+FUSED = {"model": {"name": "resnet-8", "input": ["1x3x8x8"]}, "fuse": {"level": "aggressive"}}
+
+
+@pytest.mark.parametrize("level", ["none", "conservative"])
+def test_nothing_is_rewritten_before_pruning_unless_it_widens(level: str) -> None:
+    subject = Subject(recipe(**{**FUSED, "fuse": {"level": level}}))
+    assert subject.fused is None
+    assert subject.prunable is subject.model
+    assert subject.prunable_graph is subject.graph
+
+
+def test_what_is_pruned_is_the_rewritten_network() -> None:
+    subject = Subject(recipe(**FUSED))
+    assert subject.fused is not None
+    assert [site.at for _, site in subject.fused.held] == ["stages.0.0", "stages.1.0", "stages.2.0"]
+    assert subject.prunable is subject.fused.network
+    assert len(subject.prunable_graph.groups.prunable) > len(subject.graph.groups.prunable)
+    with torch.no_grad():
+        x = torch.randn(2, 3, 8, 8)
+        torch.testing.assert_close(subject.prunable(x), subject.model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_copies_are_judged_by_their_size_on_the_data() -> None:
+    subject = Subject(recipe(data={"name": "digits"}, fuse={"level": "aggressive"}))
+    assert subject.fused is not None
+    magnitude = subject.fused.network.get_buffer("stages.0.0.copies.magnitude")
+    assert len(magnitude.unique()) > 1
+
+
+def test_a_network_that_has_been_trained_is_rewritten_anew() -> None:
+    subject = Subject(recipe(**FUSED))
+    assert subject.fused is not None
+    with torch.no_grad():
+        subject.model.get_parameter("conv.weight").mul_(2)
+    subject.weights_changed()
+    weight = subject.prunable.get_parameter("conv.weight")
+    assert torch.equal(weight, subject.model.get_parameter("conv.weight"))

@@ -76,3 +76,9 @@ def test_the_way_of_the_accuracy_is_told_step_by_step(work: Work) -> None:
 def test_notes_of_all_stages_are_kept(work: Work) -> None:
     found = results(work, {"prepare": {"notes": ["a"]}, "export": {"notes": ["b"]}})
     assert found.notes == ("a", "b")
+
+
+def test_costs_are_those_of_the_network_that_is_exported(work: Work) -> None:
+    decided = {"before": COST, "after": {**COST, "macs": 40}}
+    (entry,) = results(work, {"decide": decided, "export": {"after": {**COST, "macs": 45}}}).budget_met
+    assert (entry.metric, entry.value) == ("macs", 45)

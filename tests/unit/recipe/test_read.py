@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.errors import RecipeError
+from billhook.fuse import Fusion
 from billhook.recipe import Change, Recipe, build, parse, read, save, to_toml
+from billhook.recipe.schema import Fuse
 
 WRONG = """\
 nmae = "x"
@@ -86,6 +89,17 @@ def test_a_recipe_without_a_model_says_so() -> None:
             "is for optimizer = 'sgd'; give a number for 'adamw'",
         ),
         ("train", 'lr = "auto"', "valid number"),
+        (
+            "fuse",
+            'level = "agressive"',
+            "fuse.level: must be one of 'none', 'conservative', 'aggressive', found 'agressive'",
+        ),
+        ("fuse", 'operators = ["relu"]', "fuse.operators: must be a tuple of words out of batch_norm, "),
+        ("fuse", 'exclude = "layer1"', "fuse.exclude: "),
+        ("fuse", 'add_form = "sum"', "fuse.add_form: must be one of 'chain', 'concat', 'group'"),
+        ("fuse", 'copies = "none"', "fuse.copies: must be one of 'symbolic', 'dense'"),
+        ("fuse", 'keep_if = "never"', "fuse.keep_if: must be one of 'cost', 'always'"),
+        ("fuse", 'levels = "none"', "unknown key 'levels' in [fuse]; did you mean 'level'?"),
     ],
 )
 def test_wrong_values_are_explained(table: str, line: str, message: str) -> None:
@@ -101,6 +115,41 @@ def test_the_rate_of_fine_tuning_can_be_left_open() -> None:
     assert parse(to_toml(recipe)) == recipe
     assert recipe.finetune.to_config(seed=0).lr == 0.02  # until it is known
     assert recipe.finetune.to_config(seed=0, lr=0.1).lr == 0.1
+
+
+def test_nothing_is_fused_unless_the_recipe_says_so() -> None:
+    fusion = parse('[model]\nname = "m"\n').fuse.to_fusion()
+    assert fusion == Fusion("none")
+
+
+def test_what_is_fused_reads_back_the_same() -> None:
+    table = """
+        [model]
+        name = "m"
+        [fuse]
+        level = "aggressive"
+        operators = ["add_identity", "batch_norm"]
+        include = ["layer*"]
+        exclude = ["layer1.0", "layer4*"]
+        add_form = "concat"
+        copies = "dense"
+        keep_if = "always"
+        """
+    recipe = parse(table)
+    assert recipe.fuse.to_fusion() == Fusion(
+        level="aggressive",
+        operators=("add_identity", "batch_norm"),
+        include=("layer*",),
+        exclude=("layer1.0", "layer4*"),
+        add_form="concat",
+        copies="dense",
+        keep_if="always",
+    )
+    assert parse(to_toml(recipe)) == recipe
+
+
+def test_a_recipe_can_say_everything_about_fusion() -> None:
+    assert set(Fuse.model_fields) == {f.name for f in fields(Fusion)}
 
 
 def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:

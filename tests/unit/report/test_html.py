@@ -139,6 +139,17 @@ def test_a_run_that_did_not_end_says_so_first(status: str, sentence: str) -> Non
     assert "disk full" in texts
 
 
+def test_what_was_fused_and_what_was_not_is_a_list() -> None:
+    notes = (
+        "fused: add_identity at layer1.0, layer1.1",
+        "not fused: add_identity at layer2.0: the branch does not end in a convolution",
+        "lowered: the shortcuts of layer1.1 run as 1×1 convolutions that copy channels",
+    )
+    page = Page(html_report([replace_results(one_run(), notes=notes)]))
+    assert page.texts.index("Notes") < page.texts.index(notes[0])
+    assert set(notes) <= set(page.texts)
+
+
 def test_a_run_that_reached_nothing_has_a_page_too() -> None:
     page = Page(html_report([Run(DIRECTORY, Results("early", "net", "", "yesterday", "failed"))]))
     assert page.scripts[0] == "{}"

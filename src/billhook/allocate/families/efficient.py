@@ -12,7 +12,7 @@ from billhook.allocate.costs import Floats, Work, fitted
 from billhook.allocate.descent import descent
 from billhook.allocate.families._scale import normalized
 from billhook.allocate.rounding import Counts
-from billhook.options import Flag, OneOf, OrAuto, option
+from billhook.options import FlagOrAuto, OneOf, OrAuto, option
 from billhook.registry import Info
 
 INFO = Info("least score lost per time saved; whole residual branches may leave")
@@ -30,11 +30,12 @@ class Efficient(Allocator):
     less time than wide ones on small images and small batches; the overhead says how much of it is fixed, and
     with it branches leave before their last units do.
 
-    By default a group is worth, in all, the MACs that it takes part in (normalize="cost"), and scores say
-    which of its units are worth more than others. A unit of average score then leaves as readily as one of
-    any other group, however dear. Divided by their mean or maximum instead, all units are worth the same,
-    and a trunk that many blocks share gives up almost all of its few dear units before anything else. With a
-    criterion whose scores add up across the network as they are, such as taylor, "none" uses what it knows.
+    With a criterion whose scores add up across the network as they are, such as taylor, "auto" stands for
+    normalize="none" and branches=True. With any other a group is worth, in all, the MACs that it takes part
+    in (normalize="cost"), scores say which of its units are worth more than others, and no branch leaves. A
+    unit of average score then leaves as readily as one of any other group, however dear. Divided by their
+    mean or maximum instead, all units are worth the same, and a trunk that many blocks share gives up almost
+    all of its few dear units before anything else.
 
     ResNet-20 trained on Fashion-MNIST (93.0 %), 50 % of the MACs, right after removal, with batch-norm
     statistics measured anew, one seed: L2 90 % with "cost", 37 % with "mean"; Taylor 89 % with "none", 81 %
@@ -50,12 +51,16 @@ class Efficient(Allocator):
     """
 
     normalize: str = option(
-        "cost", OneOf("cost", "mean", "max", "none"), "scale of a group's scores: its MACs, or divided by …"
+        "auto",
+        OneOf("auto", "cost", "mean", "max", "none"),
+        "scale of a group's scores: its MACs, or divided by …; auto: by what they are",
     )
     overhead: float | str = option(
         "auto", OrAuto(0), "MACs that take as long as a layer does however narrow it is; auto: measured"
     )
-    branches: bool = option(True, Flag(), "whole residual branches may leave")
+    branches: bool | str = option(
+        "auto", FlagOrAuto(), "whole residual branches may leave; auto: if scores can tell which"
+    )
 
     def curve(self, space: Space, work: Work) -> Curve:
         """Return the networks of the way down, from the smallest at t = 0; equal steps of t between them."""
@@ -78,6 +83,12 @@ class Efficient(Allocator):
             np.array([1.0, *(space.seconds(p) for p in probes)]),
         )
 
+    def judging(self, *, additive: bool) -> Efficient:
+        """Return this allocator with what "auto" stands for."""
+        scale = ("none" if additive else "cost") if self.normalize == "auto" else self.normalize
+        leave = additive if isinstance(self.branches, str) else self.branches
+        return replace(self, normalize=scale, branches=leave)
+
     def knowing(self, overhead: float) -> Efficient:
         """Return this allocator with an overhead that need not be measured again."""
         return replace(self, overhead=overhead) if isinstance(self.overhead, str) else self
@@ -94,10 +105,10 @@ class Efficient(Allocator):
         return _first(way, layers, _SHALLOW, float(layers[-1]))
 
     def _branches(self, space: Space) -> Sequence[tuple[int, ...]]:
-        return space.branches if self.branches else ()
+        return space.branches if self.branches is not False else ()
 
     def _scores(self, space: Space) -> list[Floats]:
-        if self.normalize == "cost":
+        if self.normalize in ("auto", "cost"):
             shares = [s / max(float(s.sum()), 1e-300) for s in (np.maximum(s, 0.0) for s in space.scores)]
             return [s * macs for s, macs in zip(shares, _macs_of_groups(space), strict=True)]
         return [np.maximum(normalized(s, self.normalize), 0.0) for s in space.scores]

@@ -152,6 +152,12 @@ def _lengthen(network: LayeredNetwork, block: Block) -> None:
     for i, step in enumerate(chain):
         layer = _wider(network, block, step, first=i == 0, last=i == len(chain) - 1)
         put(network, step, layer)
+        if i < len(chain) - 1:
+            own = (layer.out_channels - block.channels, layer.out_channels)
+            network.meta["own_filters"] = {
+                **network.meta.get("own_filters", {}),
+                f"{step.layer.target}.weight": own,
+            }
         if step.activation is not None:
             _widen_activation(network, block, step, layer, x)
     block.addition.replace_all_uses_with(chain[-1].layer)

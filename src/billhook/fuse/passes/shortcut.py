@@ -8,21 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from billhook.fuse._match import (
-    additions,
-    before,
-    block_of,
-    convolution_of,
-    free_name,
-    name_of,
-    norm_of,
-    shaped_like,
-    source_of,
-)
+from billhook.fuse._match import convolution_of, free_name, norm_of, shaped_like, source_of
 from billhook.fuse.copies import ChannelCopy
+from billhook.fuse.passes._blocks import Block, blocks
+from billhook.fuse.proof import in_place_operator, nonnegative
 from billhook.graph.fusions import Pass, Refusal, Site
 from billhook.graph.layers import LayeredNetwork
-from billhook.graph.rules._base import bind, shape_of
 from billhook.registry import Info
 
 INFO = Info(
@@ -33,7 +24,7 @@ INFO = Info(
 
 
 class Shortcut(Pass):
-    """y = F(x) + S(x) becomes y = F(x) + P(C(x)), where C copies channels of x and P puts them in their places.
+    """y = F(x) + S(x) becomes y = F(x) + P(C(x)): C copies channels of x, P puts them in their places.
 
     In the chain form of the paper the copies are further filters of F's first convolution, with rows of the
     identity as weights, and further inputs of its last one. Two `ChannelCopy` layers are the same as numbers
@@ -46,8 +37,8 @@ class Shortcut(Pass):
     convolution of x, in front of which the copies stand.
 
     References:
-        Li, Ma, Wang, Liu, Xue, Feng, "Fusion-Catalyzed Pruning for Optimizing Deep Learning on Intelligent Edge
-        Devices", IEEE TCAD 39(11), 2020. arXiv:2010.16165.
+        Li, Ma, Wang, Liu, Xue, Feng, "Fusion-Catalyzed Pruning for Optimizing Deep Learning on
+        Intelligent Edge Devices", IEEE TCAD 39(11), 2020. arXiv:2010.16165.
     Differs from the source:
         Reconstructed; rules A1 to A4 in symbolic form.
     """
@@ -56,112 +47,68 @@ class Shortcut(Pass):
     operators = ("add_identity", "add_projection")
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        if (settings.get("add_form", "chain"), settings.get("copies", "symbolic")) != ("chain", "symbolic"):
-            return
-        for add, first, second in additions(network):
-            for branch, shortcut in ((first, second), (second, first)):
-                found = _site(network, add, branch, shortcut)
-                if found is not None:
-                    yield found
-                    break
+        for _, found in _places(network, settings):
+            yield found
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        for add, first, second in additions(network):
-            for branch, shortcut in ((first, second), (second, first)):
-                if _site(network, add, branch, shortcut) == site:
-                    return _rewrite(network, add, branch, shortcut, site)
-        raise AssertionError(f"no shortcut at {site.at}")
+        block = next((b for b, found in _places(network, {}) if found == site), None)
+        assert block is not None, f"no shortcut at {site.at}"
+        _rewrite(network, block)
 
 
-def _site(network: LayeredNetwork, add: fx.Node, branch: fx.Node, shortcut: fx.Node) -> Site | Refusal | None:
-    """Return the place if `add` is a block's sum of what `branch` computes and its `shortcut`."""
-    source, operator, _ = _shortcut(network, branch, shortcut)
-    if source is None or not before(branch, _unstrided(source)) or _is_copy(network, source):
-        return None
-    at = block_of(branch if block_of(add) == add.name else add)
-    if not _ends_in_convolution(network, branch):
-        return Refusal(
-            at, operator, "the branch does not end in a convolution, so its channels are not known"
-        )
-    if len(shape_of(source)) < 3:
-        return None
-    return Site(at, operator, {})
+def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[Block, Site | Refusal]]:
+    if settings.get("add_form", "chain") != "chain" or settings.get("copies", "symbolic") != "symbolic":
+        return
+    for block in blocks(network):
+        if _copied(network, _carrier(block)):
+            continue
+        inner = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
+        if in_place_operator(network.graph) is not None:
+            yield block, Refusal(block.at, block.operator, str(nonnegative(network, block.source)))
+        elif convolution_of(network, inner) is None:
+            why = "the branch does not end in a convolution, so its channels are not known"
+            yield block, Refusal(block.at, block.operator, why)
+        else:
+            yield block, Site(block.at, block.operator)
 
 
-def _shortcut(
-    network: LayeredNetwork, branch: fx.Node, node: fx.Node
-) -> tuple[fx.Node | None, str, tuple[int, int]]:
-    """Return what a shortcut copies, what kind it is, and how many zero channels it puts before and behind."""
-    if before(branch, _unstrided(node)):
-        return node, "add_identity", (0, 0)
-    norm = norm_of(network, node)
-    inner = node.args[0] if norm is not None else node
-    convolution = convolution_of(network, inner)
-    if convolution is not None and isinstance(inner, fx.Node):
-        plain = convolution.groups == 1 and set(convolution.kernel_size) == {1}
-        return (inner.args[0] if plain else None), "add_projection", (0, 0)  # type: ignore[return-value]
-    if norm is not None:
-        return None, "add_identity", (0, 0)
-    places = (0, 0)
-    if name_of(node) in ("pad", "constant_pad_nd"):
-        amounts = _channel_padding(node)
-        if amounts is None:
-            return None, "add_identity", (0, 0)
-        places = amounts
-        node = node.args[0]  # type: ignore[assignment]
-    return node, "add_identity", places
+def _shortcut(block: Block) -> fx.Node:
+    """Return what is added to the branch."""
+    return next(a for a in block.addition.all_input_nodes if a is not block.branch)
 
 
-def _channel_padding(node: fx.Node) -> tuple[int, int] | None:
-    """Return how many zero channels a padding adds before and behind, None if it does anything else."""
-    call = bind(node)
-    amounts = [int(a) for a in call["pad"]]
-    channel = 2 * (len(shape_of(node)) - 2)
-    plain = call.get("mode") in (None, "constant") and not call.get("value")
-    if not plain or any(a != 0 for i, a in enumerate(amounts) if i not in (channel, channel + 1)):
-        return None
-    return (amounts[channel], amounts[channel + 1]) if len(amounts) > channel + 1 else (0, 0)
+def _carrier(block: Block) -> fx.Node:
+    """Return the value that the shortcut takes its channels from, strides included."""
+    if block.projection is not None:
+        return source_of(block.projection)
+    return source_of(_shortcut(block)) if any(block.zeros) else _shortcut(block)
 
 
-def _unstrided(node: fx.Node) -> fx.Node:
-    """Return what `node` takes every n-th pixel of."""
-    while name_of(node) == "slice" and shape_of(source_of(node))[1] == shape_of(node)[1]:
-        node = source_of(node)
-    return node
-
-
-def _ends_in_convolution(network: LayeredNetwork, node: fx.Node) -> bool:
-    inner = node.args[0] if norm_of(network, node) is not None else node
-    return convolution_of(network, inner) is not None
-
-
-def _is_copy(network: LayeredNetwork, node: fx.Node) -> bool:
+def _copied(network: LayeredNetwork, node: fx.Node) -> bool:
     return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), ChannelCopy)
 
 
-def _rewrite(network: LayeredNetwork, add: fx.Node, branch: fx.Node, shortcut: fx.Node, site: Site) -> None:
-    source, operator, (ahead, behind) = _shortcut(network, branch, shortcut)
-    assert source is not None
-    channels = shape_of(source)[1]
+def _rewrite(network: LayeredNetwork, block: Block) -> None:
+    source, shortcut, channels = _carrier(block), _shortcut(block), block.channels
     like = next(iter(network.parameters()), torch.zeros(0))
     numbers = torch.arange(channels, device=like.device)
     ones = torch.ones(channels, device=like.device, dtype=like.dtype)
-    copies = ChannelCopy(numbers, ones, ones.clone())
-    name = free_name(network, f"{site.at}.copies")
-    network.add_submodule(name, copies)
-    with network.graph.inserting_after(source):
-        copied = shaped_like(network.graph.call_module(name, (source,)), source)
-    if operator == "add_projection":
-        inner = shortcut.args[0] if norm_of(network, shortcut) is not None else shortcut
-        inner.replace_input_with(source, copied)  # type: ignore[union-attr]
+    copies = _insert(network, source, f"{block.at}.copies", ChannelCopy(numbers, ones, ones.clone()))
+    shaped_like(copies, source)
+    if block.projection is not None:
+        block.projection.replace_input_with(source, copies)
         return
-    nothing = numbers.new_full((1,), -1)
-    place = free_name(network, f"{site.at}.place")
-    numbers = torch.cat((nothing.repeat(ahead), numbers, nothing.repeat(behind)))
-    network.add_submodule(place, ChannelCopy(numbers, ones.clone()))
-    with network.graph.inserting_after(copied):
-        placed = shaped_like(network.graph.call_module(place, (copied,)), shortcut)
-    add.replace_input_with(shortcut, placed)
+    ahead, behind = (numbers.new_full((n,), -1) for n in block.zeros)
+    places = ChannelCopy(torch.cat((ahead, numbers, behind)), ones.clone())
+    placed = shaped_like(_insert(network, copies, f"{block.at}.place", places), shortcut)
+    block.addition.replace_input_with(shortcut, placed)
+
+
+def _insert(network: LayeredNetwork, x: fx.Node, wanted: str, layer: ChannelCopy) -> fx.Node:
+    name = free_name(network, wanted)
+    network.add_submodule(name, layer.train(network.training))
+    with network.graph.inserting_after(x):
+        return network.graph.call_module(name, (x,))
 
 
 ENTRY = Shortcut()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from billhook import deploy
 from billhook.graph import capture
 from billhook.measure import size
+from billhook.measure.rounds import QUICK
 from billhook.pipeline.work import Work
 from billhook.results import Cost
 from billhook.units import format_bytes
@@ -76,6 +78,7 @@ def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
         backend=work.recipe.export.backend,
         threads=work.recipe.measure.threads,
         fusion=fusion,
+        timing=replace(QUICK, batch=work.recipe.measure.batch),
         fits=lambda cost: budget is None or budget.to_budget().allows(cost, before),
     )
     return lowered.network, capture(lowered.network, inputs).costs.cost(None), _notes(lowered)

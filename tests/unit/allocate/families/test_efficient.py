@@ -220,3 +220,11 @@ def test_large_networks_take_little_time() -> None:
     begin = time.process_time()
     _solve(graph, Efficient(overhead=1e5), Budget(macs=0.3), scores)
     assert time.process_time() - begin < 2
+
+
+def test_auto_depends_on_whether_scores_add_up() -> None:
+    automatic, chosen = Efficient(), Efficient(normalize="max", branches=True)
+    added, ranked = automatic.judging(additive=True), automatic.judging(additive=False)
+    assert (added.normalize, added.branches) == ("none", True)
+    assert (ranked.normalize, ranked.branches) == ("cost", False)
+    assert chosen.judging(additive=False) == chosen
