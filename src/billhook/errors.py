@@ -9,6 +9,7 @@
     ├── PlanError             the plan is corrupted or belongs to another network
     ├── ApplyError            the smaller network could not be built
     ├── VerifyError           silence does not equal removal
+    ├── FusionError           a rewrite changes what the network computes
     ├── BudgetError           no allowed plan meets the budget (exit code 3)
     ├── DivergedError         the loss became NaN or infinite
     ├── DataError             a data set is missing or broken

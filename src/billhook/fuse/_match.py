@@ -71,7 +71,7 @@ def before(node: fx.Node, origin: fx.Node) -> bool:
         for operand in waiting.pop().all_input_nodes:
             if operand is origin:
                 return True
-            if operand not in seen:
+            if operand not in seen and origin < operand:  # nothing earlier is computed from it
                 seen.add(operand)
                 waiting.append(operand)
     return False

@@ -59,7 +59,7 @@ def channel_selection(model: nn.Module, example_inputs: ExampleInputs) -> nn.Mod
     trunk stays whole. Networks without such norms come back as plain copies.
 
     A norm "bn" becomes a sequence: its tensors are found as "bn.norm.weight" and so on, the choice as
-    "bn.select.index". Weights are copied; train or prune the copy.
+    "bn.select.index", a group "bn.select". Weights are copied; train or prune the copy.
 
     Args:
         model: The network; captured in eval mode, left as it is.

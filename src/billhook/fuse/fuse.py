@@ -22,6 +22,7 @@ from billhook.graph.capture import eval_mode
 from billhook.graph.fusions import Kind, Refusal, Site, as_layers, as_record, passes, rewrite_at, tidy
 from billhook.graph.inputs import Call
 from billhook.graph.layers import LayeredNetwork, observe
+from billhook.graph.verify import difference
 
 TOLERANCE = 1e-5  # of the largest output
 HALF = {torch.float16: 2e-2, torch.bfloat16: 5e-2}  # folded weights are rounded to what they were
@@ -93,7 +94,7 @@ def fuse(
         held, refused = run_passes(network, call, fusion, "widen")
         _check_patterns(fusion, known | {site.at for _, site in held} | _places(network, call, fusion))
         measure_magnitudes(network, call, data)
-        network.meta["shapes"] = _shapes(network)
+        network.mark_whole()
     return Fused(network, tuple(held), tuple(refused))
 
 
@@ -117,15 +118,6 @@ def _check_patterns(fusion: Fusion, places: set[str]) -> None:
     ]
     if unknown:
         raise InputError("; ".join(unknown) + ("" if places else "; there are none in this network"))
-
-
-def is_whole(network: LayeredNetwork) -> bool:
-    """Return True if nothing has left the network since it was fused."""
-    return bool(network.meta.get("shapes") == _shapes(network))
-
-
-def _shapes(network: LayeredNetwork) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def run_passes(
@@ -179,6 +171,11 @@ def check_same(
     got = observe(network, call)
     if _difference(before[1], got) <= 1:
         return
+    if _difference(before[1], observe(before[0], call)) > 1:
+        raise FusionError(
+            "the network gives different results for the same inputs in eval mode, so no rewrite can be "
+            "checked; make forward deterministic in eval mode"
+        )
     # Rounding alone can be as large in deep networks: only double precision can tell.
     worst = _difference(_in_double(before[0], call), _in_double(network, call), like=got)
     if not worst <= 1:
@@ -193,10 +190,11 @@ def _difference(expected: Sequence[Any], got: Sequence[Any], like: Sequence[Any]
     """Return the largest difference of outputs over what is allowed; types of `like` say what that is."""
     worst = 0.0
     for a, b, typed in zip(expected, got, like or expected, strict=True):
-        if isinstance(a, Tensor) and a.numel():
-            allowed = HALF.get(typed.dtype, TOLERANCE) * max(float(a.abs().max()), 1e-12)
-            error = float((a - b).abs().max()) if a.shape == b.shape else float("inf")
-            worst = max(worst, error / allowed) if error == error else float("inf")
+        if not isinstance(a, Tensor) or not a.numel():
+            continue
+        error, scale = difference(a, b)
+        allowed = HALF.get(typed.dtype, TOLERANCE) * max(scale, 1e-12)
+        worst = max(worst, error / allowed if a.dtype == b.dtype else float("inf"))
     return worst
 
 
@@ -222,11 +220,21 @@ def measure_magnitudes(network: LayeredNetwork, call: Call, data: Iterable[Any] 
     try:
         with torch.no_grad(), eval_mode(network):
             for args, kwargs in _calls(call, data):
-                network(*args, **kwargs)
+                try:
+                    network(*args, **kwargs)
+                except Exception as e:
+                    raise InputError(
+                        f"the network does not run on a batch of data ({type(e).__name__}); batches are "
+                        "(inputs, targets), with inputs like the example inputs: a tensor, a tuple or a dict"
+                    ) from e
                 batches += 1
     finally:
         for handle in handles:
             handle.remove()
+    if layers and not batches:
+        raise InputError(
+            "there is no batch in data, so copies cannot be judged; give some, or leave data out"
+        )
     for layer, total in layers.items():
         assert layer.magnitude is not None
         layer.magnitude.copy_(total / batches)

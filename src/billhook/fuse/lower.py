@@ -21,7 +21,7 @@ from billhook.fuse._forms import (
 )
 from billhook.fuse._match import name_of, source_of
 from billhook.fuse.copies import ChannelCopy
-from billhook.fuse.fuse import check_same, is_whole, run_passes
+from billhook.fuse.fuse import check_same, run_passes
 from billhook.fuse.options import FOLDING, Fusion
 from billhook.fuse.proof import nonnegative
 from billhook.graph import ExampleInputs
@@ -39,7 +39,7 @@ def lower(
     forms: Form | Mapping[str, Form] = "pointwise",
     fold: tuple[str, ...] = FOLDING,
 ) -> LayeredNetwork:
-    """Return `network` as plain operators: shortcuts lowered, parameters folded. It computes the same.
+    """Return `network` in eval mode as plain operators: shortcuts lowered, parameters folded.
 
     A shortcut of which every channel is still there becomes the sum it was; one of which nothing is left
     goes, and the sum with it. A network that has lost nothing gets its own operators back. Any other shortcut
@@ -61,7 +61,9 @@ def lower(
     lowered.eval()
     with eval_mode(lowered):
         before = copy.deepcopy(lowered), observe(lowered, call)
-        chosen = _chosen(lowered, "sum" if is_whole(lowered) and forms != "concat" else forms)
+        chosen = _chosen(lowered, forms)
+        if lowered.whole:  # its own operators are what it gets back
+            chosen = {block: form if form == "concat" else "sum" for block, form in chosen.items()}
         if "concat" in chosen.values():  # the convolution must do what it does alone
             run_passes(lowered, call, Fusion(operators=("batch_norm",)), "fold")
         compose(lowered)
@@ -70,7 +72,8 @@ def lower(
         tidy(lowered)
         for name in [n for n, m in lowered.named_modules() if isinstance(m, ChannelCopy)]:
             lowered.delete_submodule(name)  # a block may be named after a layer, which holds them then
-        _drop_idle_activations(lowered)
+        if not lowered.whole:
+            _drop_idle_activations(lowered)
         check_same("lowering of shortcuts", (), before, lowered, call)
     run_passes(lowered, call, Fusion(operators=fold), "fold")
     return lowered
@@ -81,7 +84,7 @@ def shortcuts(network: LayeredNetwork, example_inputs: ExampleInputs) -> dict[st
 
     A network that has lost nothing has none.
     """
-    if is_whole(network):
+    if network.whole:
         return {}
     probe = copy.deepcopy(network)
     with eval_mode(probe):

@@ -31,8 +31,8 @@ class Fusion(Configurable):
 
     level: str = option("aggressive", OneOf(*LEVELS), "how far to go; conservative folds parameters only")
     operators: tuple[str, ...] = option(OPERATORS, Words(*OPERATORS), "what may be rewritten")
-    include: tuple[str, ...] = option(("*",), Words(), "patterns of blocks that may be rewritten")
-    exclude: tuple[str, ...] = option((), Words(), "patterns of blocks that must not be rewritten")
+    include: tuple[str, ...] = option(("*",), Words(), "patterns of places that may be widened")
+    exclude: tuple[str, ...] = option((), Words(), "patterns of places that must not be widened")
     add_form: str = option(
         "chain",
         OneOf("chain", "concat", "group"),

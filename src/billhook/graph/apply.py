@@ -12,20 +12,20 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import ApplyError, CaptureError
 from billhook.graph import patch
-from billhook.graph.alive import enliven_, holding
+from billhook.graph.agreement import agree, flat_outputs
+from billhook.graph.alive import enliven_
 from billhook.graph.capture import eval_mode
 from billhook.graph.constants import Kept
 from billhook.graph.exported import ExportedNetwork, ExportedSection
 from billhook.graph.fusions import as_layers, fused
 from billhook.graph.graph import Graph, capture_call, graph_of
-from billhook.graph.inputs import Call, copied
+from billhook.graph.inputs import Call
 from billhook.graph.layers import LayeredNetwork, take_after
 from billhook.graph.plan import Plan
 from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
 
 _LOG = logging.getLogger("billhook")
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
@@ -101,11 +101,13 @@ def apply_(model: nn.Module, plan: Plan) -> nn.Module:
         ApplyError: if the smaller network is not of the same class (see `apply`); `model` is left whole.
     """
     small = apply(model, plan)
-    if type(small) is not type(model):
+    layers = isinstance(small, LayeredNetwork) and isinstance(model, LayeredNetwork)
+    if type(small) is not type(model) and not layers:
         raise ApplyError(
             f"{type(model).__name__} cannot be made smaller in place, because its forward holds fixed sizes; "
             "use apply"
         )
+    model.__class__ = type(small)  # each graph of layers has a class of its own, which holds its code
     model.__dict__.clear()
     model.__dict__.update(small.__dict__)
     return model
@@ -196,31 +198,6 @@ def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNet
             str(e).splitlines()[0],
         )
         return reference
-
-
-def agree(expected: list[Any], got: list[Any]) -> bool:
-    """Return True if two lists of outputs are equal up to rounding."""
-    return len(expected) == len(got) and all(_same(a, b) for a, b in zip(expected, got, strict=True))
-
-
-def _same(a: Any, b: Any) -> bool:
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return type(a) is type(b) and (isinstance(a, Tensor) or a == b)
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point() or not a.numel():
-        return torch.equal(a, b)
-    finite = a[a.isfinite()]
-    scale = finite.abs().max().item() if finite.numel() else 0.0
-    return torch.allclose(a, b, rtol=0, atol=TOLERANCE[a.dtype] * max(scale, 1e-6), equal_nan=True)
-
-
-def flat_outputs(network: nn.Module, call: Call) -> list[Any]:
-    """Return everything `network` returns for `call`, flattened; inputs and buffers stay as they are."""
-    args, kwargs = copied(call)
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    with torch.no_grad(), holding(network, buffers):
-        return pytree.tree_leaves(network(*args, **kwargs))
 
 
 def _outputs(network: nn.Module, call: Call, what: str) -> list[Any]:

@@ -210,8 +210,16 @@ def left_with_nothing(
 
 
 def may_be_empty(flow: Flow, group: ChannelGroup) -> bool:
-    """Return True for copies that are only put in their places: none of them need stay."""
-    return copied(flow, group) and not any(m.tensor in flow.program.parameters for m in group.members)
+    """Return True for copies that are only put in places and added to something: none of them need stay."""
+    if not copied(flow, group) or any(m.tensor in flow.program.parameters for m in group.members):
+        return False
+    gates = {m.tensor for m in group.members if m.role == "in"}
+    for node in flow.program.graph.nodes:
+        if node.op != "call_function" or bind(node).name != "billhook::copy_channels":
+            continue
+        if flow.tensor_name(bind(node)["gate"]) in gates and not all(_summands(u) for u in node.users):
+            return False
+    return bool(gates)
 
 
 def _named(program: Program, found: Sequence[Branch]) -> tuple[Branch, ...]:

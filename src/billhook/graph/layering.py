@@ -15,16 +15,19 @@ from billhook.graph.capture import Program
 from billhook.graph.exported import ExportedNetwork
 from billhook.graph.functional import without_in_place
 from billhook.graph.layers import OWN_LAYERS, LayeredNetwork, take_after
+from billhook.graph.plain_layers import (
+    CONVOLUTIONS,
+    DROPOUTS,
+    FEATURE_DROPOUTS,
+    NORMS,
+    batch_norm,
+    convolution,
+    linear,
+)
 from billhook.graph.rules._base import Call, bind, shape_of
 
-_CONVOLUTIONS = {"conv1d": nn.Conv1d, "conv2d": nn.Conv2d, "conv3d": nn.Conv3d}
-_NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 _FLAGS = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train",
           "feature_alpha_dropout": "train"}  # fmt: skip
-_DROPOUTS: dict[str, type[nn.Module]] = {
-    "dropout": nn.Dropout, "alpha_dropout": nn.AlphaDropout, "feature_alpha_dropout": nn.FeatureAlphaDropout
-}  # fmt: skip
-_FEATURE_DROPOUTS: dict[int, type[nn.Module]] = {3: nn.Dropout1d, 4: nn.Dropout2d, 5: nn.Dropout3d}
 
 
 class _Signature(_PyTreeCodeGen):
@@ -35,7 +38,11 @@ class _Signature(_PyTreeCodeGen):
 
 
 def layered(
-    model: nn.Module, program: Program, *, fusions: Sequence[Mapping[str, Any]] = ()
+    model: nn.Module,
+    program: Program,
+    *,
+    fusions: Sequence[Mapping[str, Any]] = (),
+    still: frozenset[str] = frozenset(),
 ) -> LayeredNetwork:
     """Return `model` as a graph of plain layers; weights are copies.
 
@@ -43,6 +50,7 @@ def layered(
         model: The network that was captured.
         program: What capture made of it; any batch size if it was captured so.
         fusions: What the network has been rewritten by already.
+        still: Names of running means that do not move even in training, because the user has frozen them.
     """
     exported = isinstance(model, ExportedNetwork)
     tensors = {
@@ -51,7 +59,7 @@ def layered(
         if name in program.shapes
     }
     names = () if exported else tuple(inspect.signature(model.forward).parameters)
-    made = _Layers(program, tensors).network(_argument_names(program, names))
+    made = _Layers(program, tensors, still).network(_argument_names(program, names))
     made.meta["fusions"] = tuple(fusions)
     take_after(made, model)
     return made
@@ -64,6 +72,7 @@ class _Layers:
     Attributes:
         program: The captured network.
         tensors: Its parameters and buffers by name.
+        still: Names of running means that do not move in training.
         root: Holds the layers that were made.
         uses: What reads each tensor, and how.
         constants: Names of buffers that hold constants.
@@ -71,6 +80,7 @@ class _Layers:
 
     program: Program
     tensors: Mapping[str, Tensor]
+    still: frozenset[str] = frozenset()
     root: nn.Module = field(default_factory=nn.Module)
     uses: dict[str, set[str]] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
@@ -115,9 +125,14 @@ class _Layers:
                 _put(self.root, name, module)
             x = call.operands[0]
             copies[node] = graph.call_module(name, (copies[x],))
-            copies[node].meta = dict(node.meta)
+            # A graph that was run from a graph has lost its modules; capture believes what stands here.
+            stack = {**(node.meta.get("nn_module_stack") or {})}
+            kind = f"{type(module).__module__}.{type(module).__qualname__}"
+            copies[node].meta = {**node.meta, "nn_module_stack": {**stack, name: (name, kind)}}
             return
         flag = _FLAGS.get(call.name) if call is not None else None
+        if call is not None and self._name(call.get("running_mean")) in self.still:
+            flag = None
         for operand in node.all_input_nodes:
             if operand not in copies:
                 copies[operand] = self._get(graph, operand)
@@ -132,24 +147,25 @@ class _Layers:
 
     def _layer(self, call: Call) -> tuple[str, nn.Module] | None:
         """Return (name, layer) for an operator that is one, None for all others."""
-        if call.name in _DROPOUTS or call.name == "feature_dropout":
+        if call.name in DROPOUTS or call.name == "feature_dropout":
             return self._dropout(call)
         if call.name in OWN_LAYERS:
             return self._own(call)
         weight = self._name(call.get("weight"))
         make: Callable[[Call], nn.Module] | None = None
         leaves = {"weight": call.get("weight"), "bias": call.get("bias")}
-        if call.name in _CONVOLUTIONS and len(shape_of(call.operands[0])) == len(shape_of(call["weight"])):
-            make = _convolution
+        if call.name in CONVOLUTIONS and len(shape_of(call.operands[0])) == len(shape_of(call["weight"])):
+            make = convolution
         elif call.name == "linear":
-            make = _linear
+            make = linear
         elif (
             call.name == "batch_norm"
             and call["training"] is False
-            and len(shape_of(call.operands[0])) in _NORMS
+            and self._name(call["running_mean"]) not in self.still
+            and len(shape_of(call.operands[0])) in NORMS
         ):
             leaves |= {"running_mean": call["running_mean"], "running_var": call["running_var"]}
-            make = _batch_norm
+            make = batch_norm
             weight = self._name(call["running_mean"])
         if make is None or weight is None:
             return None
@@ -158,7 +174,7 @@ class _Layers:
             n is not None and not self._owned(n, f"{path}.{leaf}") for leaf, n in leaves.items()
         ):
             return None
-        if make is _batch_norm and any(leaves[n] is None for n in ("running_mean", "running_var")):
+        if make is batch_norm and any(leaves[n] is None for n in ("running_mean", "running_var")):
             return None
         module = make(call)
         for leaf, node in leaves.items():
@@ -179,7 +195,7 @@ class _Layers:
         path, kind = (str(stack[-1][0]).split("@")[0], str(stack[-1][1])) if stack else ("", "")
         if not path or "Dropout" not in kind or call.get("train") is not False:
             return None
-        make = _DROPOUTS.get(call.name) or _FEATURE_DROPOUTS.get(len(shape_of(call.operands[0])))
+        make = DROPOUTS.get(call.name) or FEATURE_DROPOUTS.get(len(shape_of(call.operands[0])))
         return None if make is None else (path, make(float(call["p"])))
 
     def _own(self, call: Call) -> tuple[str, nn.Module] | None:
@@ -229,40 +245,6 @@ class _Layers:
         for name, module in self.root.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.num_batches_tracked = self.tensors.get(f"{name}.num_batches_tracked")
-
-
-def _convolution(call: Call) -> nn.Module:
-    shape, groups = shape_of(call["weight"]), int(call["groups"])
-    padding: Any = call["padding"]
-    make: Any = _CONVOLUTIONS[call.name]
-    made: nn.Module = make(
-        shape[1] * groups,
-        shape[0],
-        shape[2:],
-        stride=_tuple(call["stride"], len(shape) - 2),
-        padding=padding if isinstance(padding, str) else _tuple(padding, len(shape) - 2),
-        dilation=_tuple(call["dilation"], len(shape) - 2),
-        groups=groups,
-        bias=False,
-        device="meta",
-    )
-    return made
-
-
-def _linear(call: Call) -> nn.Module:
-    out, features = shape_of(call["weight"])
-    return nn.Linear(features, out, bias=False, device="meta")
-
-
-def _batch_norm(call: Call) -> nn.Module:
-    x = shape_of(call.operands[0])
-    return _NORMS[len(x)](
-        x[1], eps=float(call["eps"]), momentum=float(call["momentum"]), affine=False, device="meta"
-    )
-
-
-def _tuple(value: Any, length: int) -> tuple[int, ...]:
-    return tuple(value) * (length // len(value)) if len(value) in (1, length) else tuple(value)
 
 
 def _put(root: nn.Module, name: str, value: nn.Module | Tensor, *, persistent: bool = True) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from billhook.errors import StorageError
 from billhook.graph.inputs import Call, copied
 
 Maker = Callable[[Mapping[str, Tensor | None]], nn.Module]
@@ -27,7 +28,8 @@ Filled where the operator is defined, which nothing here imports.
 class LayeredNetwork(fx.GraphModule):
     """A network as a graph of plain layers; parameters and buffers have the original's names.
 
-    Batch norm and dropout follow `training`; other behaviour is that of eval mode at capture.
+    Batch norm and dropout follow `training`, dropout even where the original calls it with a constant; other
+    behaviour is that of eval mode at capture.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LayeredNetwork:
@@ -40,6 +42,24 @@ class LayeredNetwork(fx.GraphModule):
     def fusions(self) -> tuple[Mapping[str, Any], ...]:
         """The rewrites that made this network out of the original, in order; see `Plan.fusions`."""
         return tuple(self.meta.get("fusions", ()))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise StorageError(
+            "a network of plain layers is not pickled, because its fusions would be lost: save it with "
+            "billhook.save(directory, network, plan), or its tensors with torch.save(network.state_dict(), …)"
+        )
+
+    @property
+    def whole(self) -> bool:
+        """True if nothing has left the network since it was fused."""
+        return bool(self.meta.get("shapes") == self._shapes())
+
+    def mark_whole(self) -> None:
+        """Note that nothing has left yet."""
+        self.meta["shapes"] = self._shapes()
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
 
     @property
     def own_filters(self) -> Mapping[str, int]:

@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import VerifyError
 from billhook.graph import inputs as example
-from billhook.graph.apply import TOLERANCE, agree, apply, flat_outputs
+from billhook.graph.agreement import TOLERANCE, agree, flat_outputs
+from billhook.graph.apply import apply
 from billhook.graph.capture import eval_mode, layer_of
 from billhook.graph.fusions import fused
 from billhook.graph.graph import Graph
@@ -54,7 +55,7 @@ def verify(
     for a, b in zip(expected, got, strict=False):
         if not (isinstance(a, Tensor) and a.numel()):
             continue
-        error, scale = _difference(a, b)
+        error, scale = difference(a, b)
         absolute, relative = max(absolute, error), max(relative, error / max(scale, 1e-12) if error else 0.0)
         if tolerance is None and a.is_floating_point():
             allowed = max(allowed, TOLERANCE.get(a.dtype, 1e-4))
@@ -92,7 +93,7 @@ def disagreement(
     )
 
 
-def _difference(a: Tensor, b: Any) -> tuple[float, float]:
+def difference(a: Tensor, b: Any) -> tuple[float, float]:
     """Return (largest absolute difference, largest absolute value); infinity where shapes or NaNs differ."""
     if not isinstance(b, Tensor) or a.shape != b.shape:
         return float("inf"), 1.0
@@ -136,7 +137,7 @@ def _first_difference(
             handle.remove()
     for layer, tensor in got.items():
         if layer in expected:
-            error, scale = _difference(expected[layer], tensor)
+            error, scale = difference(expected[layer], tensor)
             if error > tolerance * max(scale, 1e-12):
                 return layer
     return "output"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from billhook.criteria._members import others, per_unit, weights
+from billhook.fuse.copies import ChannelCopy
 from billhook.graph.branches import Branch
 from billhook.graph.branches import gone as gone_branches
 from billhook.graph.groups import ChannelGroup, Member
@@ -65,17 +66,19 @@ def silence_(tensors: Tensors, groups: Sequence[ChannelGroup], keep: Mapping[str
             scale_(tensors, readers(group, tensors), torch.from_numpy(stays).float())
 
 
-def open_gates_(tensors: Tensors, groups: Sequence[ChannelGroup]) -> None:
-    """Open all gates through which copies are read, before units are chosen anew.
+@torch.no_grad()
+def open_gates_(model: nn.Module, groups: Sequence[ChannelGroup]) -> None:
+    """Open all gates through which copies of the groups' units are read, before units are chosen anew.
 
     They are not trained (see `billhook.fuse.ChannelCopy`), so a gate that silence has shut would stay shut,
     and what is read through it would count for nothing.
     """
+    gates = {f"{name}.gate": m.gate for name, m in model.named_modules() if isinstance(m, ChannelCopy)}
     for group in groups:
-        for m in readers(group, tensors):
-            if m.role == "in" and tensors[m.tensor].dim() == 1 and m.tensor.endswith("gate"):
-                index = torch.tensor(m.index, device=tensors[m.tensor].device).flatten()
-                tensors[m.tensor].index_fill_(0, index, 1)
+        for m in group.members:
+            if m.tensor in gates:
+                gate = gates[m.tensor]
+                gate.index_fill_(0, torch.tensor(m.index, device=gate.device).flatten(), 1)
 
 
 class HeldSilence:

@@ -93,7 +93,7 @@ class AscpCallback(AsymptoticCallback):
     def hold_round(self, context: StepContext, counts: Mapping[str, int], *, last: bool) -> dict[str, Keep]:
         """Cluster and make the members of a cluster equal; in the last round, add them up."""
         tensors = live_tensors(context.model)
-        open_gates_(tensors, self.groups)
+        open_gates_(context.model, self.groups)
         keep: dict[str, Keep] = {}
         merged: list[tuple[ChannelGroup, Tensor]] = []
         for group in self.groups:

@@ -116,21 +116,20 @@ class Fupruner(Allocating, Scoring, TrainingMethod):
 
     def run(self, problem: Problem) -> Outcome:
         """Train a copy of the model, deciding; raises what `TrainingMethod.run` raises."""
-        # With its configuration at hand the callback knows how many steps an epoch has.
-        return super().run(replace(problem, training=problem.training or self.training))
+        return super().run(replace(problem, training=problem.training or self.training))  # for the callback
 
 
 class FuprunerCallback(FixedWidths):
     """Remembers the widths, how far they have been approached, and, if units leave for good, which have.
 
-    A selection is held before the first step of the next interval. In a loop that is not billhook's, the
-    length of an epoch is known when the first one is over, and selections begin there.
+    A selection is held before the first step of the next interval. In other loops than billhook's the length
+    of an epoch is known when the first one is over; selections begin there.
     """
 
     def __init__(self, method: Fupruner, problem: Problem) -> None:
         super().__init__(problem, method.allocating())
         self.method, self.criterion = method, method.scoring()
-        self.branches = problem.graph.branches
+        self.branches = problem.graph.branches if method.rate is None else ()  # who leaves whole loses all
         self._silence = HeldSilence(self.groups, self.branches)
 
     def scores(self, context: StepContext) -> dict[str, Tensor]:
@@ -144,7 +143,10 @@ class FuprunerCallback(FixedWidths):
         except BudgetError as e:
             if self.method.rate is None:
                 raise
-            raise _rate_error(e, self.method.rate) from e
+            rate = (
+                f"rate={self.method.rate:g} lets no group lose more than {self.method.rate:.0%} of its units"
+            )
+            raise BudgetError(f"{rate}. Raise rate, or: {e}", e.reachable) from e
         whole = {g.id: torch.zeros(g.size, dtype=torch.bool) for g in self.groups}
         self.memory |= {
             "per_epoch": _steps_per_epoch(self.problem, context.total_steps),
@@ -172,7 +174,7 @@ class FuprunerCallback(FixedWidths):
             done = context.step / context.total_steps / self.method.until
             memory["accepted"], memory["gone_accepted"] = memory["tried"], memory["gone"]
             memory["tried"] = fraction_at(done, self.method.schedule)
-            if strict and self.method.dynamic == "hard":
+            if strict:
                 memory["spare"] = self._weights(context)
         self._select(context, memory["tried"])
 
@@ -229,13 +231,16 @@ class FuprunerCallback(FixedWidths):
                 for m in readers(group, tensors):
                     spare = memory["spare"][m.tensor].to(tensors[m.tensor])
                     tensors[m.tensor].add_(spare * factor(back, m, spare, fill=0.0))
-        memory |= {"frozen": True, "tried": memory["accepted"], "gone": memory["gone_accepted"], "spare": {}}
+        for name in self._vanishing() if memory["empty"] else ():
+            tensors[name].copy_(memory["spare"][name])
+        memory |= {"tried": memory["accepted"], "gone": memory["gone_accepted"]}
+        memory |= {"frozen": True, "empty": {}, "spare": {}}
 
     def _select(self, context: StepContext, fraction: float) -> dict[str, Keep]:
         """Silence all units but the best; return which these are."""
         counts, tensors = self._counts(fraction), live_tensors(context.model)
         if self.method.dynamic == "soft":
-            open_gates_(tensors, self.groups)
+            open_gates_(context.model, self.groups)
         keep = {}
         for name, values in self.scores(context).items():
             ranks = values.double().numpy()
@@ -259,7 +264,13 @@ class FuprunerCallback(FixedWidths):
         """Return a copy of what silencing changes."""
         tensors = live_tensors(context.model)
         names = {m.tensor for g in self.groups for m in readers(g, tensors)}
-        return {name: tensors[name].clone() for name in names}
+        return {name: tensors[name].clone() for name in names | self._vanishing()}
+
+    def _vanishing(self) -> frozenset[str]:
+        """Return the tensors of the branches that leave whole."""
+        counts = self.decided.counts
+        gone = (b.tensors for b in self.branches if any(counts.get(g) == 0 for g in b.own))
+        return frozenset[str]().union(*gone)
 
     def _too_low(self, accuracy: float) -> bool:
         return accuracy < self._least - 1e-9  # a drop of exactly max_drop is allowed, whatever the last digit
@@ -274,11 +285,6 @@ class FuprunerCallback(FixedWidths):
         graph, counts = self.problem.graph, self._counts(self.memory["accepted"])
         held = make_plan(graph, {g.id: np.arange(g.size) < counts[g.id] for g in self.groups})
         return too_inaccurate(self.problem, held, accuracy, self._least)
-
-
-def _rate_error(error: BudgetError, rate: float) -> BudgetError:
-    text = f"rate={rate:g} lets no group lose more than {rate:.0%} of its units. Raise rate, or: {error}"
-    return BudgetError(text, error.reachable)
 
 
 def _steps_per_epoch(problem: Problem, total: int) -> int:

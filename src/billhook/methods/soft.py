@@ -90,7 +90,7 @@ class SoftCallback(AsymptoticCallback):
     def hold_round(self, context: StepContext, counts: Mapping[str, int], *, last: bool) -> dict[str, Keep]:
         """Zero all units but the best `counts`."""
         tensors = live_tensors(context.model)
-        open_gates_(tensors, self.groups)
+        open_gates_(context.model, self.groups)
         scores = self.scores(context)
         keep = {name: keep_best(values.double().numpy(), counts[name]) for name, values in scores.items()}
         if self.method.zeroed == "filters":

@@ -18,7 +18,7 @@ import billhook
 from billhook import Budget
 from billhook.errors import CaptureError, FusionError, InputError
 from billhook.fuse import Fusion, fuse, lower
-from billhook.fuse.fuse import is_whole, measure_magnitudes
+from billhook.fuse.fuse import measure_magnitudes
 from billhook.graph import apply, capture, make_plan
 from billhook.graph.fusions import Pass, Refusal, Site, passes
 from billhook.graph.layers import LayeredNetwork
@@ -214,11 +214,11 @@ def test_magnitudes_can_be_measured_anew() -> None:
 
 def test_it_is_whole_until_something_leaves() -> None:
     network, _ = fused("basic")
-    assert is_whole(network)
-    assert is_whole(copy.deepcopy(network))
+    assert network.whole
+    assert copy.deepcopy(network).whole
     small = apply(network, make_plan(fused_graph("basic"), {"layer1.0.copies": np.arange(8) < 7}))
     assert isinstance(small, LayeredNetwork)
-    assert not is_whole(small)
+    assert not small.whole
 
 
 @pytest.mark.parametrize("empty", [0.0, 0.6])

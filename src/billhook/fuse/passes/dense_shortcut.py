@@ -82,14 +82,17 @@ class DenseShortcut(Pass):
 
 def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[Block, Site | Refusal]]:
     form, copies = settings.get("add_form", "chain"), settings.get("copies", "symbolic")
-    if form == "group" or (form == "chain" and copies == "symbolic"):
+    if form not in ("chain", "concat") or copies not in ("symbolic", "dense"):
         return
+    if form == "chain" and copies == "symbolic":
+        return
+    changer = in_place_operator(network.graph)
     calls, known = calls_of(network), ranges(network)
     for block in blocks(network):
         convolution = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
         if convolution_of(network, convolution) is not None and source_of(convolution) is block.source:
             continue  # one convolution beside the shortcut: two parallel layers, not a block
-        if in_place_operator(network.graph) is not None:
+        if changer is not None:
             why: str | None = nonnegative(network, block.source, known)
         elif convolution_of(network, convolution) is None:
             why = "the branch does not end in a convolution, so its channels are not known"

@@ -11,6 +11,7 @@ from torch import fx
 from billhook.fuse._match import convolution_of, free_name, norm_of, shaped_like, source_of
 from billhook.fuse.copies import ChannelCopy
 from billhook.fuse.passes._blocks import Block, blocks
+from billhook.fuse.passes._folding import dtype_of
 from billhook.fuse.proof import in_place_operator, nonnegative
 from billhook.graph.fusions import Pass, Refusal, Site
 from billhook.graph.layers import LayeredNetwork
@@ -59,11 +60,12 @@ class Shortcut(Pass):
 def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[Block, Site | Refusal]]:
     if settings.get("add_form", "chain") != "chain" or settings.get("copies", "symbolic") != "symbolic":
         return
+    changer = in_place_operator(network.graph)
     for block in blocks(network):
         if _copied(network, _carrier(block)):
             continue
         inner = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
-        if in_place_operator(network.graph) is not None:
+        if changer is not None:
             yield block, Refusal(block.at, block.operator, str(nonnegative(network, block.source)))
         elif convolution_of(network, inner) is None:
             why = "the branch does not end in a convolution, so its channels are not known"
@@ -92,7 +94,7 @@ def _rewrite(network: LayeredNetwork, block: Block) -> None:
     source, shortcut, channels = _carrier(block), _shortcut(block), block.channels
     like = next(iter(network.parameters()), torch.zeros(0))
     numbers = torch.arange(channels, device=like.device)
-    ones = torch.ones(channels, device=like.device, dtype=like.dtype)
+    ones = torch.ones(channels, device=like.device, dtype=dtype_of(source))
     copies = _insert(network, source, f"{block.at}.copies", ChannelCopy(numbers, ones, ones.clone()))
     shaped_like(copies, source)
     if block.projection is not None:

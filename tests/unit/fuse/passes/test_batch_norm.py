@@ -13,7 +13,7 @@ from torch.nn.functional import max_pool2d
 
 from billhook.fuse.fuse import run_passes
 from billhook.fuse.options import Fusion
-from billhook.graph.fusions import Site, as_layers, passes, rewrite_at
+from billhook.graph.fusions import Site, as_layers, passes, rewrite_at, tidy
 from billhook.graph.inputs import as_call
 from tests.small_net import net
 from tests.unit.fuse.passes.folding import Folded, fold
@@ -243,6 +243,7 @@ def test_frozen_weights_stay_frozen_and_halves_stay_halves() -> None:
     network, batch_norm = as_layers(model, as_call(x)), passes.get("batch_norm")
     while sites := [s for s in batch_norm.find(network, {}) if isinstance(s, Site)]:
         rewrite_at(network, "batch_norm", sites[0])
+    tidy(network)
     assert {n: (p.dtype, p.requires_grad) for n, p in network.named_parameters()} == {
         "a.weight": (torch.bfloat16, False),
         "a.bias": (torch.bfloat16, False),
