@@ -30,7 +30,7 @@ def measure_latency(runs: Sequence[Mapping[str, Any]], folder: Path, results: Pa
     known = {_key(r) for r in read(results)}
     wanted: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
-        if run["method"] != "dense" and _key(run) not in known:
+        if run["method"] != "dense" and "unreachable" not in run and _key(run) not in known:
             wanted.setdefault((run["network"], run["backend"]), []).append(run)
     for (network, backend), entries in wanted.items():
         for start in range(0, len(entries), AT_ONCE):

@@ -22,7 +22,7 @@ from benchmarks._training import (
     trained,
     untrained,
 )
-from billhook import Budget, Plan, apply, capture, shrink
+from billhook import Budget, BudgetError, Plan, apply, capture, shrink
 from billhook.deploy import lower_by_cost
 from billhook.fuse import Fusion, fuse, lower
 from billhook.graph.layers import LayeredNetwork
@@ -90,17 +90,20 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     before: nn.Module = model
     if task.fused:
         before = fuse(model, example(), Fusion(), data=images).network
-    outcome = shrink(
-        before,
-        example(),
-        budget=Budget(latency=task.latency),
-        method=task.method,
-        data=batches(protocol, task.seed) if trains else images,
-        backend=task.backend,
-        seed=task.seed,
-        training=replace(DECIDING, steps=steps, precision=protocol.precision) if trains else None,
-        **task.settings,
-    )
+    try:
+        outcome = shrink(
+            before,
+            example(),
+            budget=Budget(latency=task.latency),
+            method=task.method,
+            data=batches(protocol, task.seed) if trains else images,
+            backend=task.backend,
+            seed=task.seed,
+            training=replace(DECIDING, steps=steps, precision=protocol.precision) if trains else None,
+            **task.settings,
+        )
+    except BudgetError as e:  # the narrowest network is too slow, which is a result
+        return {**_task(task), "unreachable": e.reachable, "protocol": asdict(protocol)}
     small = outcome.small()
     recalibrate_batchnorm(small, images, len(images))
     decided = time.perf_counter() - began
@@ -151,10 +154,13 @@ def shipped(task: Task, forms: Mapping[str, Any], folder: Path) -> nn.Module:
 
 def _row(task: Task, protocol: Protocol, small: nn.Module, more: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{k: v for k, v in asdict(task).items() if k != "settings"},
-        "settings": dict(task.settings),
+        **_task(task),
         **{f"{split}_accuracy": value for split, value in scores(small).items()},
         "cost": capture(small, example()).costs.cost().to_dict(),
         **more,
         "protocol": asdict(protocol),
     }
+
+
+def _task(task: Task) -> dict[str, Any]:
+    return {**{k: v for k, v in asdict(task).items() if k != "settings"}, "settings": dict(task.settings)}

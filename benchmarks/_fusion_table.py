@@ -12,6 +12,14 @@ Row = Mapping[str, Any]
 
 
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+ORDER = (
+    "groups",
+    "groups, uniform widths",
+    "groups, shared out by cost",
+    "groups, blocks may leave",
+    "fused",
+    "fused, dynamic",
+)
 MARKERS = ("o", "v", "^", "D", "*", "P")
 
 
@@ -29,28 +37,34 @@ def write_tables(runs: Sequence[Row], latencies: Sequence[Row], results: Path, d
 
 
 def _rows(runs: Sequence[Row], timed: Mapping[Any, Row], dense: Mapping[int, Row]) -> list[dict[str, Any]]:
-    cells: dict[tuple[str, float, str], list[Row]] = {}
+    cells: dict[tuple[str, float, int, str], list[Row]] = {}
     for run in runs:
-        cells.setdefault((run["backend"], -run["latency"], run["row"]), []).append(run)
-    rows = []
-    for (backend, bound, row), own in sorted(cells.items(), key=lambda c: c[0][:2]):
-        ratios = [timed[_key(r)]["ratio"] for r in own if _key(r) in timed]
-        lost = [100 * (dense[r["seed"]]["test_accuracy"] - r["test_accuracy"]) for r in own]
-        whole = dense[own[0]["seed"]]["cost"]
-        rows.append(
-            {
-                "runtime": backend,
-                "bound": f"{-bound:.0%}",
-                "pruning": row,
-                "latency": f"{mean(ratios):.3f}" if ratios else "",
-                "points lost": f"{mean(lost):.2f}",
-                "each seed": ", ".join(f"{x:.2f}" for x in lost),
-                "blocks gone": ", ".join(f"{r['blocks_gone']} of {r['blocks']}" for r in own),
-                "MACs": f"{mean(r['cost']['macs'] / whole['macs'] for r in own):.3f}",
-                "parameters": f"{mean(r['cost']['params'] / whole['params'] for r in own):.3f}",
-            }
+        cells.setdefault((run["backend"], -run["latency"], ORDER.index(run["row"]), run["row"]), []).append(
+            run
         )
-    return rows
+    return [_cell(key, cells[key], timed, dense) for key in sorted(cells)]
+
+
+def _cell(
+    key: tuple[str, float, int, str], runs: Sequence[Row], timed: Mapping[Any, Row], dense: Mapping[int, Row]
+) -> dict[str, Any]:
+    backend, bound, _, row = key
+    cell = {"runtime": backend, "bound": f"{-bound:.0%}", "pruning": row}
+    own = [r for r in runs if "unreachable" not in r]
+    if not own:
+        return {**cell, "latency": "", "points lost": "cannot be met"}
+    ratios = [timed[_key(r)]["ratio"] for r in own if _key(r) in timed]
+    lost = [100 * (dense[r["seed"]]["test_accuracy"] - r["test_accuracy"]) for r in own]
+    whole = dense[own[0]["seed"]]["cost"]
+    return {
+        **cell,
+        "latency": f"{mean(ratios):.3f}" if ratios else "",
+        "points lost": f"{mean(lost):.2f}",
+        "each seed": ", ".join(f"{x:.2f}" for x in lost),
+        "blocks gone": ", ".join(f"{r['blocks_gone']} of {r['blocks']}" for r in own),
+        "MACs": f"{mean(r['cost']['macs'] / whole['macs'] for r in own):.3f}",
+        "parameters": f"{mean(r['cost']['params'] / whole['params'] for r in own):.3f}",
+    }
 
 
 def _plot(network: str, rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -62,11 +62,13 @@ def carry_out(
                     continue
                 with runs.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
+                score = row.get("validation_accuracy")
+                outcome = "cannot be met" if score is None else f"{score:.2%} (validation)"
                 minutes_so_far = (time.monotonic() - began) / 60
                 number = total - len(pending) - len(running)
                 print(
                     f"[{number}/{total}, {minutes_so_far:.0f} min] {task.network} {task.budget} {task.row} "
-                    f"seed {task.seed}: {row['validation_accuracy']:.2%} (validation)",
+                    f"seed {task.seed}: {outcome}",
                     file=sys.stderr,
                     flush=True,
                 )

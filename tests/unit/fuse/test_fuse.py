@@ -262,3 +262,79 @@ def test_methods_prune_it(method: str) -> None:
     assert any(name.endswith("copies") for name in plan.removed)
     assert billhook.verify(network, plan, x).exact
     assert billhook.cost(network, x, plan).macs <= 0.6 * billhook.cost(network, x).macs
+
+
+# What users' networks do
+
+
+class FrozenNorm(nn.BatchNorm2d):
+    def train(self, mode: bool = True) -> FrozenNorm:
+        super().train(False)
+        return self
+
+
+class Frozen(nn.Module):
+    """One norm is frozen for good, one is called as a function in eval mode, and one trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.frozen = nn.Conv2d(3, 4, 3), FrozenNorm(4)
+        self.b, self.called, self.trained = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.frozen(self.a(x)))
+        mean, var = self.called.running_mean, self.called.running_var
+        return self.trained(F.batch_norm(x, mean, var, training=False)).relu()
+
+
+def test_norms_that_are_frozen_stay_frozen() -> None:
+    model, x = Frozen().train(), 3 + torch.randn(2, 3, 8, 8)
+    network = fuse(model, x).network
+    torch.testing.assert_close(network(x), model(x))
+    for name in ("frozen", "called", "trained"):
+        assert torch.equal(
+            network.get_buffer(f"{name}.running_mean"), model.get_buffer(f"{name}.running_mean")
+        )
+    assert network.get_buffer("trained.running_mean").any()
+
+
+def test_a_part_of_a_network_may_have_another_precision() -> None:
+    model, x = residual("basic")
+    half = model.to(torch.bfloat16)
+    mixed = net(lambda m, x: m.rest(m.first(x).to(torch.bfloat16)), first=nn.Conv2d(3, 3, 1), rest=half)
+    network = fuse(mixed, x).network
+    assert network(x).dtype == torch.bfloat16
+    assert all(b.dtype == torch.bfloat16 for n, b in network.named_buffers() if n.endswith("gate"))
+
+
+def test_outputs_that_are_no_numbers_are_compared_too() -> None:
+    model, x = residual("basic")
+    masked = net(
+        lambda m, x: (m.inner(x) > 0, m.inner(x).masked_fill(x.sum() < 1e9, -torch.inf)), inner=model
+    )
+    assert fuse(masked, x).held
+
+
+def test_a_network_that_draws_is_not_blamed_on_billhook() -> None:
+    model, x = residual("basic")
+    noisy = net(lambda m, x: m.inner(x) + torch.rand(1), inner=model)
+    with pytest.raises(FusionError, match="different results for the same inputs"):
+        fuse(noisy, x)
+
+
+def test_a_network_that_does_something_else_for_other_batches_is_taken_for_this_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, x = residual("basic")
+    fickle = net(lambda m, x: m.inner(x) * 2 if x.shape[0] == 1 else m.inner(x), inner=model)
+    network = fuse(fickle, x).network
+    torch.testing.assert_close(network(x), fickle(x))
+    assert "takes only this one" in caplog.text
+
+
+def test_data_without_a_batch_or_of_another_kind_is_an_error() -> None:
+    model, x = residual("basic")
+    with pytest.raises(InputError, match="no batch in data"):
+        fuse(model, x, data=[])
+    with pytest.raises(InputError, match="does not run on a batch of data"):
+        fuse(model, x, data=[(torch.randn(2, 5), torch.zeros(2))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,3 +213,10 @@ def test_other_precisions(form: Form) -> None:
     with default_dtype(torch.float64):  # weights take their type from the network
         lowered = lower(small, x, forms=form)
     assert {p.dtype for p in lowered.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("forms", ["foo", {"layer1.0": "foo"}, {"layer9.0": "sum"}])
+def test_forms_are_checked_even_where_none_is_needed(forms: Any) -> None:
+    network, x = fused("basic")
+    with pytest.raises(InputError, match=r"foo|layer9"):
+        lower(network, x, forms=forms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from billhook.errors import PlanError
+from billhook.errors import PlanError, StorageError
 from billhook.fuse import ChannelCopy
-from billhook.graph import Plan, make_plan
+from billhook.graph import Plan, apply, apply_, make_plan
 from billhook.graph.fusions import Refusal, Site, as_layers, as_record, fused, passes, rewrite_at, tidy
 from billhook.graph.inputs import as_call
 from billhook.graph.layers import LayeredNetwork
@@ -137,3 +138,26 @@ def test_broken_fusions_of_a_plan_are_named(broken: Any) -> None:
     data = {**plan_with().to_dict(), "fusions": broken}
     with pytest.raises(PlanError, match="plan is corrupted: 'fusions'"):
         Plan.from_dict(data)
+
+
+@pytest.mark.parametrize("change", [{"add_form": "zzz"}, {"copies": 7}, {"extra": 1}])
+def test_settings_that_were_changed_by_hand_are_an_error(change: dict[str, Any]) -> None:
+    model, _ = residual("basic")
+    network, _ = example.fused("basic", copies="dense")
+    entry = {**network.fusions[0], **change}
+    with pytest.raises(PlanError, match=r"'dense_shortcut' finds no add_identity at 'layer1\.0'"):
+        fused(model, plan_with(entry))
+
+
+def test_a_fused_network_can_be_made_smaller_in_place() -> None:
+    network, x = example.fused("basic")
+    plan = example.random_plan(example.fused_graph("basic"))
+    small = apply(network, plan)
+    assert apply_(network, plan) is network
+    torch.testing.assert_close(network(x), small(x))
+
+
+def test_a_fused_network_is_not_pickled() -> None:
+    network, _ = example.fused("basic")
+    with pytest.raises(StorageError, match=r"save it with billhook\.save"):
+        pickle.dumps(network)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from billhook.graph import capture, make_plan, verify
-from billhook.methods._units import Masks, live_tensors, readers, silence_, spread, unit_norms
+from billhook.methods._units import Masks, live_tensors, open_gates_, readers, silence_, spread, unit_norms
+from tests import fused
 from tests.networks import NETWORKS, batches, build
 
 
@@ -85,3 +86,30 @@ def test_norms_are_those_of_the_producers() -> None:
         unit_norms(tensors, group, power=1, which="all"),
         tensors["conv1.weight"].abs().sum((1, 2, 3)) + tensors["conv2.weight"].abs().sum((0, 2, 3)),
     )
+
+
+class Gated(nn.Module):
+    """A trained vector called `gate` reads the channels of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate = nn.Linear(4, 8), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x).relu() @ self.gate
+
+
+def test_only_gates_of_copies_are_opened() -> None:
+    model, x = Gated(), torch.randn(2, 4)
+    before = model.gate.detach().clone()
+    open_gates_(model, capture(model, x).groups)
+    assert torch.equal(model.gate, before)
+    network, _ = fused.fused("basic")
+    graph = fused.fused_graph("basic")
+    gates = {n: b for n, b in network.named_buffers() if n.endswith("gate")}
+    silence_(
+        live_tensors(network), graph.groups.prunable, {g.id: np.zeros(g.size, bool) for g in graph.groups}
+    )
+    assert all((gate == 0).all() for gate in gates.values())
+    open_gates_(network, graph.groups.prunable)
+    assert all((gate == 1).all() for gate in gates.values())
