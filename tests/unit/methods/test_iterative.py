@@ -81,7 +81,7 @@ def test_any_criterion_will_do_and_a_wrong_one_is_refused_at_once() -> None:
 def test_a_branch_that_has_left_adds_nothing_and_stays_away(method: str) -> None:
     model, x = residual("basic")
     options = {
-        "allocator_options": {"overhead": 1e6},
+        "allocator_options": {"overhead": 1e6, "branches": True},
         ("rounds" if method == "iterative" else "passes"): 3,
     }
     callback = pruning_callback(
