@@ -216,6 +216,8 @@ def test_ctrl_c_on_a_real_terminal_line(uninterrupted: Path, tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A terminal's programs hear SIGINT, even where the tests run in the background of a script.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     checkpoint = tmp_path / "runs/it/checkpoints/finetune/checkpoint.safetensors"
     for _ in range(1200):
