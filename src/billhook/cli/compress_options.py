@@ -26,24 +26,6 @@ Budget = Annotated[
         help="Upper bound, e.g. latency=0.5, latency=8ms, macs=50%, size=2MB. Repeat for several.",
     ),
 ]
-Fuse = Annotated[
-    str | None,
-    typer.Option(
-        "--fuse",
-        metavar="LEVEL",
-        help="Equivalent rewrites: aggressive makes shortcuts prunable and lets blocks of a stage differ; "
-        "conservative folds parameters only.",
-        show_default="none",
-    ),
-]
-FuseOption = Annotated[
-    list[str],
-    typer.Option(
-        "--fuse-option",
-        metavar="KEY=VALUE",
-        help="operators, include, exclude, add_form, copies or keep_if of [fuse]. Repeat for several.",
-    ),
-]
 Method = Annotated[str | None, typer.Option("--method", metavar="NAME", help="See `billhook methods`.")]
 Option = Annotated[
     list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the method. Repeat for several.")

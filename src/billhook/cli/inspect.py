@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.compress_options import Fuse, FuseOption
 from billhook.cli.options import (
     Debug,
+    Fuse,
+    FuseOption,
     Input,
     Json,
     Mixing,
@@ -16,7 +17,7 @@ from billhook.cli.options import (
     Quiet,
     Weights,
     changes,
-    key_values,
+    fusion,
     network,
 )
 from billhook.cli.terminal import Terminal
@@ -57,8 +58,7 @@ def inspect(
         {
             **network(inputs, model_arg, weights, data),
             ("prune", "mixing"): ("--mixing", mixing),
-            ("fuse", "level"): ("--fuse", fuse),
-            **key_values(("fuse",), "--fuse-option", fuse_option),
+            **fusion(fuse, fuse_option),
         }
     )
     subject = Subject(from_target(target, given))

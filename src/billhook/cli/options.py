@@ -60,6 +60,24 @@ Mixing = Annotated[
         show_default="freeze",
     ),
 ]
+Fuse = Annotated[
+    str | None,
+    typer.Option(
+        "--fuse",
+        metavar="LEVEL",
+        help="Equivalent rewrites: aggressive makes shortcuts prunable and lets blocks of a stage differ; "
+        "conservative folds parameters only.",
+        show_default="none",
+    ),
+]
+FuseOption = Annotated[
+    list[str],
+    typer.Option(
+        "--fuse-option",
+        metavar="KEY=VALUE",
+        help="operators, include, exclude, add_form, copies or keep_if of [fuse]. Repeat for several.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
@@ -107,6 +125,11 @@ def network(inputs: list[str], model_arg: list[str], weights: Path | None, data:
         ("model", "weights"): ("--weights", weights),
         ("data", "name"): ("--data", data),
     }
+
+
+def fusion(level: str | None, options: list[str]) -> Given:
+    """Return what --fuse and --fuse-option say; for `changes`."""
+    return {("fuse", "level"): ("--fuse", level), **key_values(("fuse",), "--fuse-option", options)}
 
 
 def key_values(

@@ -45,12 +45,8 @@ def saliency(
                 value = loss_of(calibration.loss, outputs_of(model, inputs), targets, number)
                 gradients = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
             for name, weight, gradient in zip(wanted, weights, gradients, strict=True):
-                product = weight.detach() * gradient
+                product = (weight.detach() * gradient).float()
                 for axis in wanted[name]:
-                    along = (
-                        product.sum(others(product, axis), dtype=torch.float32)
-                        if product.dim() > 1
-                        else product
-                    )
-                    rows[name, axis].append(along.float())
+                    rest = others(product, axis)  # summed over none of them, torch sums over all
+                    rows[name, axis].append(product.sum(rest) if rest else product)
     return {a: torch.stack(r) for a, r in rows.items()}

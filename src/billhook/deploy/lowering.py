@@ -110,7 +110,8 @@ class _Choice:
 
     def first(self, *wanted: Form) -> Form:
         """Return the first form that is allowed for all shortcuts; "gather" always is."""
-        allowed = (f for f in wanted if f == "gather" or self.allows(self.lowered(f)))
+        free = self.fits is None
+        allowed = (f for f in wanted if free or f == "gather" or self.allows(self.lowered(f)))
         return next(allowed, "gather")
 
 

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
 
-from billhook.fuse._match import alone, convolution_of, free_name, name_of, shaped_like, source_of
+from billhook.fuse._algebra import exact
+from billhook.fuse._kernels import centred
+from billhook.fuse._match import (
+    CONVOLUTIONS,
+    alone,
+    convolution_of,
+    free_name,
+    module_of,
+    name_of,
+    shaped_like,
+    source_of,
+)
 from billhook.fuse.copies import ChannelCopy
-from billhook.fuse.passes._blocks import unstrided
+from billhook.fuse.passes._blocks import reads_centre, resized, unstrided, with_kernel
 from billhook.graph.fusions import tidy
-from billhook.graph.layers import LayeredNetwork
+from billhook.graph.layers import LayeredNetwork, put
 from billhook.graph.rules._base import shape_of
 
 Form = Literal["sum", "pointwise", "gather", "concat"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
 def is_copy(network: LayeredNetwork, node: fx.Node) -> bool:
     """Return True if `node` calls a `ChannelCopy`."""
-    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), ChannelCopy)
+    return isinstance(module_of(network, node), ChannelCopy)
 
 
 def block_of_copy(node: fx.Node) -> str:
@@ -31,7 +40,7 @@ def block_of_copy(node: fx.Node) -> str:
 
 
 def _layer(network: LayeredNetwork, node: fx.Node) -> ChannelCopy:
-    layer = network.get_submodule(str(node.target))
+    layer = module_of(network, node)
     assert isinstance(layer, ChannelCopy)
     return layer
 
@@ -40,9 +49,8 @@ def picked_by(network: LayeredNetwork, node: fx.Node) -> tuple[Tensor, Tensor]:
     """Return what a `ChannelCopy` does as channel numbers [n], and as the matrix [n, channels] that it is."""
     layer = _layer(network, node)
     numbers = torch.where(layer.gate == 0, -1, torch.arange(len(layer.gate), device=layer.index.device))
-    numbers = torch.cat((numbers, numbers.new_full((1,), -1)))[
-        layer.index
-    ]  # the number -1 finds the last entry
+    none = numbers.new_full((1,), -1)  # what the number -1 finds, at the end
+    numbers = torch.cat((numbers, none))[layer.index]
     return numbers, matrix(numbers, len(layer.gate)).to(layer.gate) * layer.gate
 
 
@@ -133,10 +141,7 @@ def _padded(network: LayeredNetwork, node: fx.Node, x: fx.Node, ahead: int, behi
     amounts = [0, 0] * (len(shape_of(x)) - 2) + [ahead, behind]
     with network.graph.inserting_before(node):
         padded = network.graph.call_function(torch.ops.aten.pad.default, (x, amounts))
-    padded.meta["val"] = torch.empty(
-        [shape_of(x)[0], shape_of(x)[1] + ahead + behind, *shape_of(x)[2:]], device="meta"
-    )
-    return padded
+    return resized(shaped_like(padded, x), shape_of(x)[1] + ahead + behind)
 
 
 def _channels_of(network: LayeredNetwork, node: fx.Node, x: fx.Node, numbers: Tensor) -> fx.Node:
@@ -145,7 +150,7 @@ def _channels_of(network: LayeredNetwork, node: fx.Node, x: fx.Node, numbers: Te
     if bool((numbers < 0).any()):
         x = _padded(network, node, x, 0, 1)
     name = free_name(network, f"{block_of_copy(node)}.channels")
-    _put_buffer(network, name, torch.where(numbers < 0, channels, numbers))
+    put(network, name, torch.where(numbers < 0, channels, numbers))
     with network.graph.inserting_before(node):
         index = network.graph.get_attr(name)
         found = network.graph.call_function(torch.ops.aten.index_select.default, (x, 1, index))
@@ -163,7 +168,7 @@ def _pointwise(network: LayeredNetwork, node: fx.Node, picked: Tensor) -> None:
 
 def _selecting(picked: Tensor, strides: tuple[int, ...]) -> nn.Module:
     out, channels = picked.shape
-    layer = _CONVOLUTIONS[len(strides) + 2](channels, out, 1, stride=strides, bias=False)  # type: ignore[arg-type]
+    layer = CONVOLUTIONS[len(strides) + 2](channels, out, 1, stride=strides, bias=False)  # type: ignore[arg-type]
     layer.weight = nn.Parameter(picked.view(layer.weight.shape), requires_grad=False)
     return layer
 
@@ -173,10 +178,9 @@ def _widen_readers(network: LayeredNetwork, node: fx.Node, picked: Tensor) -> No
     for user in list(node.users):
         old = convolution_of(network, user)
         assert old is not None
-        wider = copy.deepcopy(old)
-        wider.weight = nn.Parameter(torch.einsum("oi...,ic->oc...", old.weight.detach(), picked))
-        wider.in_channels = picked.shape[1]
-        network.set_submodule(str(user.target), wider)
+        weight = torch.einsum("oi...,ic->oc...", exact(old.weight), exact(picked))
+        bias = None if old.bias is None else exact(old.bias)
+        network.set_submodule(str(user.target), with_kernel(old, weight, bias))
         user.replace_input_with(node, source_of(node))
 
 
@@ -196,44 +200,29 @@ def _concatenate(network: LayeredNetwork, node: fx.Node, numbers: Tensor, channe
         or isinstance(layer.padding, str)
     ):
         return False
-    centred = all(
-        2 * p == d * (k - 1) for p, d, k in zip(layer.padding, layer.dilation, layer.kernel_size, strict=True)
-    )
-    if not centred or set(layer.stride) != {1} or layer.padding_mode != "zeros":
+    if not reads_centre(layer) or set(layer.stride) != {1}:
         return False
     used = sorted(set(numbers[numbers >= 0].tolist()))
     picked = numbers if len(used) < channels // 2 else None  # few channels are looked up first
     x = source_of(node)
     if picked is not None:
         x = _channels_of(network, node, x, torch.tensor(used, device=numbers.device))
-        x.meta["val"] = torch.empty([shape_of(node)[0], len(used), *shape_of(node)[2:]], device="meta")
+        resized(x, len(used))
         place = {c: i for i, c in enumerate(used)}
         numbers = torch.tensor([place.get(int(c), -1) for c in numbers], device=numbers.device)
         channels = len(used)
-    centre = torch.zeros(len(numbers), channels, *layer.kernel_size).to(layer.weight)
-    at: tuple[Any, ...] = (slice(None), slice(None), *(k // 2 for k in layer.kernel_size))
-    centre[at] = matrix(numbers, channels).to(layer.weight)
-    wider = copy.deepcopy(layer)
-    wider.weight = nn.Parameter(torch.cat((layer.weight.detach(), centre), 1))
-    wider.in_channels = layer.in_channels + channels
+    centre = centred(matrix(numbers, channels), layer.kernel_size)
+    bias = None if layer.bias is None else exact(layer.bias)
+    wider = with_kernel(layer, torch.cat((exact(layer.weight), centre), 1), bias)
     network.set_submodule(str(branch.target), wider)
     inner = source_of(branch)
     with network.graph.inserting_before(add):  # what the shortcut reads may come after the convolution
         joined = network.graph.call_function(torch.ops.aten.cat.default, ([inner, x], 1))
         wide = shaped_like(network.graph.call_module(str(branch.target), (joined,)), branch)
-    joined.meta["val"] = torch.empty(
-        [shape_of(inner)[0], wider.in_channels, *shape_of(inner)[2:]], device="meta"
-    )
+    resized(shaped_like(joined, inner), wider.in_channels)
     replace(add, wide)
     network.graph.erase_node(branch)
     return True
-
-
-def _put_buffer(network: LayeredNetwork, name: str, value: Tensor) -> None:
-    path, _, leaf = name.rpartition(".")
-    if path and path not in dict(network.named_modules()):
-        network.add_submodule(path, nn.Module())
-    network.get_submodule(path).register_buffer(leaf, value)
 
 
 def replace(node: fx.Node, other: fx.Node) -> None:

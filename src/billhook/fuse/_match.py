@@ -7,11 +7,17 @@ from typing import Any
 
 from torch import fx, nn
 
+from billhook.graph.branches import summands
 from billhook.graph.capture import layer_of
 from billhook.graph.layers import LayeredNetwork
 from billhook.graph.rules._base import bind, shape_of
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+CONVOLUTIONS: dict[int, type[Convolution]] = {
+    3: nn.Conv1d,
+    4: nn.Conv2d,
+    5: nn.Conv3d,
+}  # by rank of the input
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
@@ -30,13 +36,13 @@ def module_of(network: LayeredNetwork, node: Any) -> nn.Module | None:
 def convolution_of(network: LayeredNetwork, node: Any) -> Convolution | None:
     """Return the convolution that `node` calls, None if it calls another layer or none."""
     layer = module_of(network, node)
-    return layer if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
+    return layer if isinstance(layer, Convolution) else None
 
 
 def norm_of(network: LayeredNetwork, node: Any) -> Norm | None:
     """Return the batch norm that `node` calls, None if it calls another layer or none."""
     layer = module_of(network, node)
-    return layer if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) else None
+    return layer if isinstance(layer, Norm) else None
 
 
 def alone(network: LayeredNetwork, node: fx.Node) -> bool:
@@ -86,11 +92,6 @@ def shaped_like(node: fx.Node, other: fx.Node) -> fx.Node:
 def additions(network: LayeredNetwork) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
     """Yield (addition, operand, other operand) for sums of two values of equal shape."""
     for node in list(network.graph.nodes):
-        if node.op != "call_function" or name_of(node) != "add" or not hasattr(node.target, "_schema"):
-            continue
-        call = bind(node)
-        a, b = call.get("self"), call.get("other")
-        if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)) or call.get("alpha") not in (None, 1):
-            continue
-        if shape_of(a) == shape_of(b) and len(shape_of(a)) > 2:
-            yield node, a, b
+        found = summands(node)
+        if found and len(shape_of(node)) > 2:
+            yield node, *found

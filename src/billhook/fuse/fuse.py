@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any
@@ -90,9 +90,12 @@ def fuse(
     held: list[tuple[str, Site]] = []
     refused: list[tuple[str, Refusal]] = []
     if fusion.level == "aggressive":
-        known = _places(network, call, fusion)
+        patterns = [p for p in (*fusion.include, *fusion.exclude) if p != "*"]
+        known = _places(network, call, fusion) if patterns else set()
         held, refused = run_passes(network, call, fusion, "widen")
-        _check_patterns(fusion, known | {site.at for _, site in held} | _places(network, call, fusion))
+        if patterns:
+            known |= {site.at for _, site in held} | _places(network, call, fusion)
+            _check_patterns(patterns, known)
         measure_magnitudes(network, call, data)
         network.mark_whole()
     return Fused(network, tuple(held), tuple(refused))
@@ -110,11 +113,11 @@ def _places(network: LayeredNetwork, call: Call, fusion: Fusion) -> set[str]:
     return {found.at for name in names for found in passes.get(name).find(network, _settings(fusion))}
 
 
-def _check_patterns(fusion: Fusion, places: set[str]) -> None:
+def _check_patterns(patterns: Sequence[str], places: set[str]) -> None:
     unknown = [
         f"fusion pattern {p!r} matches no place that could be fused{suggest(p, places)}"
-        for p in (*fusion.include, *fusion.exclude)
-        if p != "*" and not any(fnmatchcase(at, p) for at in places)
+        for p in patterns
+        if not any(fnmatchcase(at, p) for at in places)
     ]
     if unknown:
         raise InputError("; ".join(unknown) + ("" if places else "; there are none in this network"))
@@ -137,7 +140,7 @@ def run_passes(
             done = len(held)
             while (site := _next(network, name, fusion, settings)) is not None:
                 rewrite_at(network, name, site)
-                held.append((name, site))
+                held.append((name, replace(site, match=None)))
             if len(held) > done:
                 tidy(network)
                 check_same(f"pass {name!r}", held[done:], (reference, expected), network, call)

@@ -23,7 +23,7 @@ from billhook.fuse._match import name_of, source_of
 from billhook.fuse.copies import ChannelCopy
 from billhook.fuse.fuse import check_same, run_passes
 from billhook.fuse.options import FOLDING, Fusion
-from billhook.fuse.proof import nonnegative
+from billhook.fuse.proof import nonnegative, ranges
 from billhook.graph import ExampleInputs
 from billhook.graph import inputs as example
 from billhook.graph.capture import eval_mode
@@ -117,7 +117,8 @@ def _chosen(network: LayeredNetwork, forms: Form | Mapping[str, Form]) -> dict[s
 
 def _drop_idle_activations(network: LayeredNetwork) -> None:
     """Drop every ReLU of what is proved to be no less than zero: what a block that is gone has left."""
+    known = ranges(network)
     for node in list(network.graph.nodes):
-        if name_of(node) == "relu" and nonnegative(network, source_of(node)) is None:
+        if name_of(node) == "relu" and nonnegative(network, source_of(node), known) is None:
             replace(node, source_of(node))
     tidy(network)

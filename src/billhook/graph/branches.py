@@ -58,7 +58,7 @@ def find_branches(flow: Flow, partition: Partition) -> tuple[Branch, ...]:
     fed = _fed(program)
     found: list[Branch] = []
     for node in program.graph.nodes:
-        operands = [o for o in _summands(node) if o in fed]
+        operands = [o for o in summands(node) if o in fed]
         if len(operands) < 2:
             continue
         candidates = []
@@ -91,7 +91,7 @@ def gone(branches: Iterable[Branch], keep: Mapping[str, Keep]) -> tuple[Branch, 
     return tuple(b for b in branches if any(g in keep and not keep[g].any() for g in b.own))
 
 
-def _summands(node: fx.Node) -> Sequence[fx.Node]:
+def summands(node: fx.Node) -> Sequence[fx.Node]:
     """Return the two operands of an addition of tensors of equal shape, nothing for other operators."""
     if node.op != "call_function" or not is_tensor(node):
         return ()
@@ -217,7 +217,7 @@ def may_be_empty(flow: Flow, group: ChannelGroup) -> bool:
     for node in flow.program.graph.nodes:
         if node.op != "call_function" or bind(node).name != "billhook::copy_channels":
             continue
-        if flow.tensor_name(bind(node)["gate"]) in gates and not all(_summands(u) for u in node.users):
+        if flow.tensor_name(bind(node)["gate"]) in gates and not all(summands(u) for u in node.users):
             return False
     return bool(gates)
 

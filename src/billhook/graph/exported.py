@@ -17,11 +17,12 @@ from torch.utils import _pytree as pytree
 from billhook.errors import ApplyError
 from billhook.graph.capture import Program
 from billhook.graph.constants import Kept, arguments, in_graph, rewrite
+from billhook.graph.layers import put
 from billhook.graph.rules._base import bind
 from billhook.graph.section import Section
 from billhook.graph.without import Without
 
-_TRAINING_FLAGS = {
+TRAINING_FLAGS = {
     "batch_norm": "training",
     "dropout": "train",
     "feature_dropout": "train",
@@ -47,7 +48,8 @@ class ExportedNetwork(nn.Module):
         prefix = "" if section is None else f"{section.name}."
         for name, tensor in tensors.items():
             if name.startswith(prefix):
-                _register(self, name.removeprefix(prefix), tensor, name in program.parameters)
+                parameter = name in program.parameters and not isinstance(tensor, nn.Parameter)
+                put(self, name.removeprefix(prefix), nn.Parameter(tensor) if parameter else tensor)
         graph, constants = _rewritten(program, kept, section)
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
@@ -87,20 +89,6 @@ class ExportedSection(ExportedNetwork):
         if len(tensors) != 1:
             raise ApplyError(f"this module takes one tensor, got {len(tensors)}")
         return self._run(tensors)[0]
-
-
-def _register(root: nn.Module, name: str, tensor: Tensor, parameter: bool) -> None:
-    *path, leaf = name.split(".")
-    for part in path:
-        if part not in root._modules:
-            root.add_module(part, nn.Module())
-        child = root._modules[part]
-        assert child is not None
-        root = child
-    if parameter:
-        root.register_parameter(leaf, tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor))
-    else:
-        root.register_buffer(leaf, tensor)
 
 
 def _lookup(root: nn.Module, name: str) -> Tensor:
@@ -203,7 +191,7 @@ def _with_training_flags(graph: fx.Graph) -> fx.Graph:
         if node.op != "call_function" or not hasattr(node.target, "_schema"):
             continue
         call = bind(node)
-        flag = _TRAINING_FLAGS.get(call.name)
+        flag = TRAINING_FLAGS.get(call.name)
         if flag is not None and flag in call.args:
             args, kwargs = arguments(call, {flag: True}, node.target)
             copies[node].args, copies[node].kwargs = map_arg((args, kwargs), lambda n: copies[n])

@@ -36,11 +36,13 @@ class Site:
         at: Name of the layer or block.
         operator: What is rewritten; one of the names in `Pass.operators`.
         settings: Further choices, plain values, that make the same rewrite again.
+        match: What the pass has found there; good until the graph changes, and no part of what the place is.
     """
 
     at: str
     operator: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    match: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Pass(ABC):
 
     @abstractmethod
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:
-        """Rewrite the graph at `site`, in place; new nodes get the shape of their value, too."""
+        """Rewrite the graph in place at a `site` that `find` has yielded; new nodes get shapes, too."""
 
 
 passes: Registry[Pass] = Registry("fusion pass", "billhook.fuse.passes")

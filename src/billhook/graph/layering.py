@@ -12,9 +12,10 @@ from torch.fx.graph import _PyTreeCodeGen, _PyTreeInfo
 from torch.fx.node import map_arg
 
 from billhook.graph.capture import Program
-from billhook.graph.exported import ExportedNetwork
+from billhook.graph.constants import arguments
+from billhook.graph.exported import TRAINING_FLAGS, ExportedNetwork
 from billhook.graph.functional import without_in_place
-from billhook.graph.layers import OWN_LAYERS, LayeredNetwork, take_after
+from billhook.graph.layers import OWN_LAYERS, LayeredNetwork, put, take_after
 from billhook.graph.plain_layers import (
     CONVOLUTIONS,
     DROPOUTS,
@@ -25,9 +26,6 @@ from billhook.graph.plain_layers import (
     linear,
 )
 from billhook.graph.rules._base import Call, bind, shape_of
-
-_FLAGS = {"batch_norm": "training", "dropout": "train", "feature_dropout": "train", "alpha_dropout": "train",
-          "feature_alpha_dropout": "train"}  # fmt: skip
 
 
 class _Signature(_PyTreeCodeGen):
@@ -122,7 +120,7 @@ class _Layers:
         if call is not None and layer is not None:
             name, module = layer
             if type(dict(self.root.named_modules()).get(name)) in (type(None), nn.Module):
-                _put(self.root, name, module)
+                put(self.root, name, module)
             x = call.operands[0]
             copies[node] = graph.call_module(name, (copies[x],))
             # A graph that was run from a graph has lost its modules; capture believes what stands here.
@@ -130,7 +128,7 @@ class _Layers:
             kind = f"{type(module).__module__}.{type(module).__qualname__}"
             copies[node].meta = {**node.meta, "nn_module_stack": {**stack, name: (name, kind)}}
             return
-        flag = _FLAGS.get(call.name) if call is not None else None
+        flag = TRAINING_FLAGS.get(call.name) if call is not None else None
         if call is not None and self._name(call.get("running_mean")) in self.still:
             flag = None
         for operand in node.all_input_nodes:
@@ -138,11 +136,9 @@ class _Layers:
                 copies[operand] = self._get(graph, operand)
         if call is not None and flag is not None and call[flag] is False:
             # An operator that behaves differently in training, but is no layer: it asks the network.
-            args = list(node.args)
-            position = [a.name for a in node.target._schema.arguments].index(flag)  # type: ignore[union-attr]
-            training = graph.get_attr("training")
-            args[position] = training
-            copies[node] = graph.call_function(node.target, map_arg(tuple(args), lambda n: copies.get(n, n)))  # type: ignore[arg-type]
+            asking = arguments(call, {flag: graph.get_attr("training")}, node.target)
+            args, kwargs = map_arg(asking, lambda n: copies.get(n, n))
+            copies[node] = graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
             copies[node].meta = dict(node.meta)
 
     def _layer(self, call: Call) -> tuple[str, nn.Module] | None:
@@ -233,9 +229,9 @@ class _Layers:
         if name is None:
             name = node.name
             self.constants.add(name)
-            _put(self.root, name, self.program.constants[_name_of(node)], persistent=False)
+            put(self.root, name, self.program.constants[_name_of(node)], persistent=False)
         elif name not in dict(self.root.named_parameters()) | dict(self.root.named_buffers()):
-            _put(self.root, name, self.tensors[name])
+            put(self.root, name, self.tensors[name])
         fetched = graph.get_attr(name)
         fetched.meta = dict(node.meta)
         return fetched
@@ -245,25 +241,6 @@ class _Layers:
         for name, module in self.root.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.num_batches_tracked = self.tensors.get(f"{name}.num_batches_tracked")
-
-
-def _put(root: nn.Module, name: str, value: nn.Module | Tensor, *, persistent: bool = True) -> None:
-    """Register a layer, parameter or buffer under a dotted name; modules on the way are made."""
-    *path, leaf = name.split(".")
-    for part in path:
-        if part not in root._modules:
-            root.add_module(part, nn.Module())
-        root = root._modules[part]  # type: ignore[assignment]
-    if isinstance(value, nn.Module):
-        if (there := root._modules.get(leaf)) is not None:  # what is inside a layer may be met before it
-            value._modules |= there._modules
-            value._parameters |= there._parameters
-            value._buffers |= there._buffers
-        root.add_module(leaf, value)
-    elif isinstance(value, nn.Parameter):
-        root.register_parameter(leaf, value)
-    else:
-        root.register_buffer(leaf, value, persistent=persistent)
 
 
 def _name_of(node: fx.Node) -> str:

@@ -96,6 +96,25 @@ def take_after(made: nn.Module, model: nn.Module) -> None:
             module.momentum = original.momentum
 
 
+def put(root: nn.Module, name: str, value: nn.Module | Tensor, *, persistent: bool = True) -> None:
+    """Register a layer, parameter or buffer under a dotted name; modules on the way are made."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]  # type: ignore[assignment]
+    if isinstance(value, nn.Module):
+        if (there := root._modules.get(leaf)) is not None:  # what is inside a layer may be met before it
+            value._modules |= there._modules
+            value._parameters |= there._parameters
+            value._buffers |= there._buffers
+        root.add_module(leaf, value)
+    elif isinstance(value, nn.Parameter):
+        root.register_parameter(leaf, value)
+    else:
+        root.register_buffer(leaf, value, persistent=persistent)
+
+
 def observe(network: LayeredNetwork, call: Call) -> list[Any]:
     """Run the network once, note the shape of every value in its graph, and return the flat outputs."""
 

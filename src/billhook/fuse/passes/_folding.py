@@ -10,24 +10,23 @@ from torch import Tensor, fx, nn
 
 from billhook.fuse._algebra import Window
 from billhook.fuse._match import Convolution, Norm, module_of, name_of
+from billhook.graph.branches import summands
 from billhook.graph.layers import LayeredNetwork
 from billhook.graph.rules._base import bind, shape_of
 
 Weighted = Convolution | nn.Linear
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def weighted_of(network: LayeredNetwork, node: Any) -> Weighted | None:
     """Return the convolution or linear layer that `node` calls, None if it calls another layer or none."""
     layer = module_of(network, node)
-    return layer if isinstance(layer, (*_CONVOLUTIONS, nn.Linear)) else None
+    return layer if isinstance(layer, Weighted) else None
 
 
 def linear_of(network: LayeredNetwork, node: Any) -> Weighted | Norm | None:
     """Return the convolution, linear layer or batch norm that `node` calls, None if it calls none of them."""
     layer = module_of(network, node)
-    return layer if isinstance(layer, (*_CONVOLUTIONS, nn.Linear, *_NORMS)) else None
+    return layer if isinstance(layer, Weighted | Norm) else None
 
 
 def calls_of(network: LayeredNetwork) -> Counter[Any]:
@@ -47,16 +46,13 @@ def occupied(calls: Counter[Any], node: fx.Node) -> str | None:
     return f"{node.target} is read by others, too" if len(node.users) > 1 else None
 
 
-def summands(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
-    """Return the two different values of equal shape that `node` adds, None if it does anything else."""
-    if name_of(node) != "add" or not hasattr(node.target, "_schema"):
+def addends(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """Return the two different values of one shape and type that `node` adds, None if it adds none."""
+    found = summands(node)
+    if not found or shape_of(found[0]) != shape_of(node):
         return None
-    call = bind(node)
-    a, b = call.get("self"), call.get("other")
-    if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)) or call.get("alpha") not in (None, 1):
-        return None
-    alike = shape_of(a) == shape_of(b) == shape_of(node) and dtype_of(a) == dtype_of(b)
-    return (a, b) if alike and a is not b else None
+    a, b = found
+    return (a, b) if a is not b and dtype_of(a) == dtype_of(b) else None
 
 
 def parts_of(node: fx.Node) -> tuple[list[fx.Node], int] | None:

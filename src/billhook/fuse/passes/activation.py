@@ -45,31 +45,25 @@ class Activation(Pass):
     operators = ("activation",)
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        return (found for found, _ in _places(network))
+        calls = calls_of(network)
+        for node in network.graph.nodes:
+            if name_of(node) not in ACTIVATIONS:
+                continue
+            producer = node.all_input_nodes[0]
+            layer = linear_of(network, producer)
+            if layer is None:
+                continue
+            at = str(producer.target)
+            why = occupied(calls, producer)
+            if why is None and next(layer.children(), None) is not None:
+                why = f"{at} holds other layers"
+            yield Site(at, "activation", match=node) if why is None else Refusal(at, "activation", why)
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        node = next(node for found, node in _places(network) if found == site)
-        producer = node.all_input_nodes[0]
+        node: fx.Node = site.match
         layer = network.get_submodule(site.at)
         network.set_submodule(site.at, WithActivation(layer, ACTIVATIONS[name_of(node)](bind(node))))
-        node.replace_all_uses_with(producer)
-
-
-def _places(network: LayeredNetwork) -> Iterator[tuple[Site | Refusal, fx.Node]]:
-    """Yield activations that read a layer, in the order of the graph."""
-    calls = calls_of(network)
-    for node in network.graph.nodes:
-        if name_of(node) not in ACTIVATIONS:
-            continue
-        producer = node.all_input_nodes[0]
-        layer = linear_of(network, producer)
-        if layer is None:
-            continue
-        at = str(producer.target)
-        why = occupied(calls, producer)
-        if why is None and next(layer.children(), None) is not None:
-            why = f"{at} holds other layers"
-        yield (Site(at, "activation") if why is None else Refusal(at, "activation", why)), node
+        node.replace_all_uses_with(node.all_input_nodes[0])
 
 
 def _hardtanh(low: float, high: float) -> nn.Module:

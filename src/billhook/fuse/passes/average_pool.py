@@ -14,6 +14,7 @@ from torch import fx, nn
 from billhook.fuse._algebra import exact
 from billhook.fuse._kernels import averaging, pooled
 from billhook.fuse._match import (
+    CONVOLUTIONS,
     Convolution,
     block_of,
     convolution_of,
@@ -35,7 +36,6 @@ INFO = Info(
     source="Li et al., TCAD 39(11) 2020, arXiv:2010.16165",
     notes="reconstructed; by default only where MACs do not rise",
 )
-_LAYERS: dict[int, type[Convolution]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 # Where the convolution is that pooling is merged with; "swap": both stay, in the other order.
 _FORMS = ("behind", "swap", "before", "alone")
 
@@ -85,33 +85,25 @@ class AveragePool(Pass):
     operators = ("average_pool",)
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        for _, found in _places(network, settings):
-            yield found
+        always = settings.get("keep_if", "cost") == "always"
+        calls = calls_of(network)
+        for node in list(network.graph.nodes):
+            pooling = _pooling(node, always)
+            if pooling is None:
+                continue
+            merges = convolution_of(network, source_of(node)) is not None
+            if not (always or merges):
+                continue
+            at = layer_of(node) or block_of(node)
+            form = pooling if isinstance(pooling, str) else _form(network, node, pooling, always, calls)
+            if form in _FORMS:
+                chosen = {"keep_if": "always" if always else "cost", "form": form}
+                yield Site(at, "average_pool", chosen, match=node)
+            else:
+                yield Refusal(at, "average_pool", form)
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        for node, found in _places(network, site.settings):
-            if found == site:
-                return _rewrite(network, node, str(site.settings["form"]))
-        raise AssertionError(f"no average pooling at {site.at}")
-
-
-def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[fx.Node, Site | Refusal]]:
-    always = settings.get("keep_if", "cost") == "always"
-    calls = calls_of(network)
-    for node in list(network.graph.nodes):
-        pooling = _pooling(node, always)
-        if pooling is None:
-            continue
-        merges = convolution_of(network, source_of(node)) is not None
-        if not (always or merges):
-            continue
-        at = layer_of(node) or block_of(node)
-        form = pooling if isinstance(pooling, str) else _form(network, node, pooling, always, calls)
-        if form in _FORMS:
-            keep_if = "always" if always else "cost"
-            yield node, Site(at, "average_pool", {"keep_if": keep_if, "form": form})
-        else:
-            yield node, Refusal(at, "average_pool", form)
+        _rewrite(network, site.match, str(site.settings["form"]))
 
 
 def _pooling(node: fx.Node, always: bool) -> Pooling | str | None:
@@ -128,7 +120,7 @@ def _pooling(node: fx.Node, always: bool) -> Pooling | str | None:
             return f"windows of different sizes make {result} pixels out of {image}"
         size = tuple(n // m for n, m in zip(image, result, strict=True))
         return Pooling(size, size, (0,) * len(size), prod(size))
-    if name == "mean" and len(shape_of(source_of(node))) in _LAYERS:
+    if name == "mean" and len(shape_of(source_of(node))) in CONVOLUTIONS:
         dims = bind(node).get("dim")
         every = sorted(d % (len(image) + 2) for d in dims) if dims else []
         if every == list(range(2, len(image) + 2)):
@@ -250,7 +242,7 @@ def _convert(network: LayeredNetwork, node: fx.Node, pooling: Pooling) -> None:
     """Put a depthwise convolution in the place of pooling."""
     source = source_of(node)
     channels, dimensions, dtype = shape_of(source)[1], len(shape_of(source)), dtype_of(source)
-    make: Any = _LAYERS[dimensions]
+    make: Any = CONVOLUTIONS[dimensions]
     sizes = (pooling.size, pooling.stride, pooling.padding)
     layer = make(channels, channels, *sizes, groups=channels, bias=False, device="meta")
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from billhook.fuse._algebra import exact, folded_before, folded_behind, scale_and_shift
 from billhook.fuse._match import block_of, name_of, norm_of
 from billhook.fuse.passes._folding import (
+    addends,
     calls_of,
     channel_axis,
     dtype_of,
@@ -20,7 +21,6 @@ from billhook.fuse.passes._folding import (
     occupied,
     parts_of,
     store,
-    summands,
     weighted_of,
     window_of,
 )
@@ -57,11 +57,31 @@ class BatchNorm(Pass):
     operators = ("batch_norm",)
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        return (found for found, _ in _places(network))
+        calls = calls_of(network)
+        for node in network.graph.nodes:
+            found = _map_of(network, node)
+            if found is None:
+                if name_of(node) == "batch_norm":
+                    why = "it normalises by its batch, or shares its statistics, so it is no constant"
+                    yield Refusal(block_of(node), "batch_norm", why)
+                continue
+            norm = norm_of(network, node)
+            at = str(node.target) if norm is not None else block_of(node)
+            if norm is not None and calls[node.target] > 1:
+                yield Refusal(at, "batch_norm", f"{at} is called more than once")
+                continue
+            behind = _producers(network, found.source, found.axis, calls)
+            if not isinstance(behind, str):
+                yield Site(at, "batch_norm", match=_Fold(found, behind=tuple(behind)))
+                continue
+            before = _readers(network, found, calls)
+            if not isinstance(before, str):
+                yield Site(at, "batch_norm", match=_Fold(found, before=tuple(before)))
+            elif norm is not None or weighted_of(network, found.source) is not None:
+                yield Refusal(at, "batch_norm", f"{behind}, and {before}")
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        fold = next(fold for found, fold in _places(network) if found == site)
-        assert fold is not None
+        fold: _Fold = site.match
         scale, shift = fold.map.values(network)
         for part in fold.behind:
             s, t = (v if len(v) == 1 else v[part.start : part.stop] for v in (scale, shift))
@@ -124,32 +144,6 @@ class _Fold:
     before: tuple[Any, ...] = ()
 
 
-def _places(network: LayeredNetwork) -> Iterator[tuple[Site | Refusal, _Fold | None]]:
-    """Yield all maps, in the order of the graph, with the layers that take them up."""
-    calls = calls_of(network)
-    for node in network.graph.nodes:
-        found = _map_of(network, node)
-        if found is None:
-            if name_of(node) == "batch_norm":
-                why = "it normalises by its batch, or shares its statistics, so it is no constant"
-                yield Refusal(block_of(node), "batch_norm", why), None
-            continue
-        norm = norm_of(network, node)
-        at = str(node.target) if norm is not None else block_of(node)
-        if norm is not None and calls[node.target] > 1:
-            yield Refusal(at, "batch_norm", f"{at} is called more than once"), None
-            continue
-        behind = _producers(network, found.source, found.axis, calls)
-        if not isinstance(behind, str):
-            yield Site(at, "batch_norm"), _Fold(found, behind=tuple(behind))
-            continue
-        before = _readers(network, found, calls)
-        if not isinstance(before, str):
-            yield Site(at, "batch_norm"), _Fold(found, before=tuple(before))
-        elif norm is not None or weighted_of(network, found.source) is not None:
-            yield Refusal(at, "batch_norm", f"{behind}, and {before}"), None
-
-
 def _map_of(network: LayeredNetwork, node: fx.Node) -> _Map | None:
     """Return what `node` computes as a map per channel, None if it is not one."""
     if node.op == "call_module":
@@ -202,7 +196,7 @@ def _producers(
             return f"it is not the channels of {value.target} that it scales"
         size = shape_of(value)[channel_axis(layer, value)]
         return occupied(calls, value) or [_Part(layer, start, start + size, True)]
-    side, found = parts_of(value), summands(value)
+    side, found = parts_of(value), addends(value)
     operands: list[tuple[fx.Node, int]] = []
     if side is not None and axis == side[1]:
         for part in side[0]:

@@ -67,13 +67,10 @@ class Concat(Pass):
             elif len(joined.users) > 1:
                 yield Refusal(at, "concat", "the concatenation is read by others, too, so it has to stay")
             elif len(parts) > 1:
-                yield Site(at, "concat", {"keep_if": "always"})
+                yield Site(at, "concat", {"keep_if": "always"}, match=(node, parts))
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        for node, parts in _places(network):
-            if node.target == site.at:
-                return _split(network, node, parts)
-        raise AssertionError(f"no concatenation at {site.at}")
+        _split(network, *site.match)
 
 
 def _places(network: LayeredNetwork) -> Iterator[tuple[fx.Node, list[fx.Node]]]:

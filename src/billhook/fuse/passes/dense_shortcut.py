@@ -11,7 +11,15 @@ from torch import fx, nn
 
 from billhook.fuse._algebra import scale_and_shift, side_by_side, total
 from billhook.fuse._kernels import block_diagonal, centred, dirac
-from billhook.fuse._match import Convolution, convolution_of, free_name, name_of, norm_of, source_of
+from billhook.fuse._match import (
+    CONVOLUTIONS,
+    Convolution,
+    convolution_of,
+    free_name,
+    name_of,
+    norm_of,
+    source_of,
+)
 from billhook.fuse.passes._blocks import (
     Block,
     Step,
@@ -37,7 +45,6 @@ INFO = Info(
     source="Li et al., TCAD 39(11) 2020, arXiv:2010.16165",
     notes="reconstructed: only the abstract of the paper could be read",
 )
-_LAYERS: dict[int, type[Convolution]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
 class DenseShortcut(Pass):
@@ -70,40 +77,35 @@ class DenseShortcut(Pass):
     operators = ("add_identity", "add_projection")
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        for _, found in _places(network, settings):
-            yield found
+        form, copies = settings.get("add_form", "chain"), settings.get("copies", "symbolic")
+        if form not in ("chain", "concat") or copies not in ("symbolic", "dense"):
+            return
+        if form == "chain" and copies == "symbolic":
+            return
+        changer = in_place_operator(network.graph)
+        calls, known = calls_of(network), ranges(network)
+        for block in blocks(network):
+            convolution = (
+                source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
+            )
+            if convolution_of(network, convolution) is not None and source_of(convolution) is block.source:
+                continue  # one convolution beside the shortcut: two parallel layers, not a block
+            if changer is not None:
+                why: str | None = nonnegative(network, block.source, known)
+            elif convolution_of(network, convolution) is None:
+                why = "the branch does not end in a convolution, so its channels are not known"
+            elif form == "chain":
+                why = _chain_obstacle(network, block, calls, known[block.source])
+            else:
+                why = concat_obstacle(network, block, convolution, calls)
+            if why is None:
+                yield Site(block.at, block.operator, {"add_form": form, "copies": copies}, match=block)
+            else:
+                yield Refusal(block.at, block.operator, why)
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
         rewrite = concatenate if site.settings["add_form"] == "concat" else _lengthen
-        block = next((b for b, found in _places(network, site.settings) if found == site), None)
-        assert block is not None, f"no shortcut at {site.at}"
-        rewrite(network, block)
-
-
-def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[Block, Site | Refusal]]:
-    form, copies = settings.get("add_form", "chain"), settings.get("copies", "symbolic")
-    if form not in ("chain", "concat") or copies not in ("symbolic", "dense"):
-        return
-    if form == "chain" and copies == "symbolic":
-        return
-    changer = in_place_operator(network.graph)
-    calls, known = calls_of(network), ranges(network)
-    for block in blocks(network):
-        convolution = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
-        if convolution_of(network, convolution) is not None and source_of(convolution) is block.source:
-            continue  # one convolution beside the shortcut: two parallel layers, not a block
-        if changer is not None:
-            why: str | None = nonnegative(network, block.source, known)
-        elif convolution_of(network, convolution) is None:
-            why = "the branch does not end in a convolution, so its channels are not known"
-        elif form == "chain":
-            why = _chain_obstacle(network, block, calls, known[block.source])
-        else:
-            why = concat_obstacle(network, block, convolution, calls)
-        if why is None:
-            yield block, Site(block.at, block.operator, {"add_form": form, "copies": copies})
-        else:
-            yield block, Refusal(block.at, block.operator, why)
+        rewrite(network, site.match)
 
 
 def _chain_obstacle(network: LayeredNetwork, block: Block, calls: Counter[Any], x: Range) -> str | None:
@@ -188,7 +190,7 @@ def _pointwise(network: LayeredNetwork, step: Step) -> Convolution:
     """Return a batch norm that stands alone as a 1×1 convolution."""
     norm = norm_of(network, step.norm)
     assert norm is not None
-    make = _LAYERS[len(shape_of(step.layer))]
+    make = CONVOLUTIONS[len(shape_of(step.layer))]
     layer: Convolution = make(norm.num_features, norm.num_features, 1, device="meta")
     scale, shift = scale_and_shift(norm)
     store(layer, centred(torch.diag(scale), layer.kernel_size), shift, norm)

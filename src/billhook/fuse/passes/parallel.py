@@ -22,6 +22,7 @@ from billhook.fuse._algebra import (
 )
 from billhook.fuse.passes._folding import (
     Weighted,
+    addends,
     calls_of,
     channel_axis,
     linear_of,
@@ -29,7 +30,6 @@ from billhook.fuse.passes._folding import (
     occupied,
     parts_of,
     store,
-    summands,
     weighted_of,
     window_of,
 )
@@ -68,11 +68,27 @@ class Parallel(Pass):
     operators = ("parallel", "concat")
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        return (found for found, _ in _places(network))
+        calls = calls_of(network)
+        for node in network.graph.nodes:
+            added, side = addends(node), parts_of(node)
+            if added is not None:
+                found = _sum(network, node, *added, calls)
+                pairs = [] if found is None else [found]
+            elif side is not None:
+                neighbours = zip(side[0], side[0][1:], strict=False)
+                pairs = [
+                    p for a, b in neighbours if (p := _stack(network, node, a, b, side[1], calls)) is not None
+                ]
+            else:
+                continue
+            for found in pairs:
+                if isinstance(found, Refusal):
+                    yield found
+                else:
+                    yield Site(str(found.host.node.target), found.operator, match=found)
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        merge = next(merge for found, merge in _places(network) if found == site)
-        assert merge is not None
+        merge: _Merge = site.match
         host, guest = merge.host, merge.guest
         old = host.layer
         assert isinstance(old, Weighted)
@@ -109,28 +125,6 @@ class _Merge:
     host: _Branch
     guest: _Branch
     window: Window
-
-
-def _places(network: LayeredNetwork) -> Iterator[tuple[Site | Refusal, _Merge | None]]:
-    """Yield pairs of layers on one input that are added or put side by side, in the order of the graph."""
-    calls = calls_of(network)
-    for node in network.graph.nodes:
-        added, side = summands(node), parts_of(node)
-        if added is not None:
-            found = _sum(network, node, *added, calls)
-            pairs = [] if found is None else [found]
-        elif side is not None:
-            neighbours = zip(side[0], side[0][1:], strict=False)
-            pairs = [
-                p for a, b in neighbours if (p := _stack(network, node, a, b, side[1], calls)) is not None
-            ]
-        else:
-            continue
-        for found in pairs:
-            if isinstance(found, Refusal):
-                yield found, None
-            else:
-                yield Site(str(found.host.node.target), found.operator), found
 
 
 def _sum(

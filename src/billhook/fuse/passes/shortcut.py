@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from billhook.fuse._match import convolution_of, free_name, norm_of, shaped_like, source_of
+from billhook.fuse._match import convolution_of, free_name, module_of, norm_of, shaped_like, source_of
 from billhook.fuse.copies import ChannelCopy
 from billhook.fuse.passes._blocks import Block, blocks
 from billhook.fuse.passes._folding import dtype_of
@@ -48,30 +48,23 @@ class Shortcut(Pass):
     operators = ("add_identity", "add_projection")
 
     def find(self, network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[Site | Refusal]:  # noqa: D102
-        for _, found in _places(network, settings):
-            yield found
+        if settings.get("add_form", "chain") != "chain" or settings.get("copies", "symbolic") != "symbolic":
+            return
+        changer = in_place_operator(network.graph)
+        for block in blocks(network):
+            if isinstance(module_of(network, _carrier(block)), ChannelCopy):
+                continue
+            inner = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
+            if changer is not None:
+                yield Refusal(block.at, block.operator, str(nonnegative(network, block.source)))
+            elif convolution_of(network, inner) is None:
+                why = "the branch does not end in a convolution, so its channels are not known"
+                yield Refusal(block.at, block.operator, why)
+            else:
+                yield Site(block.at, block.operator, match=block)
 
     def rewrite(self, network: LayeredNetwork, site: Site) -> None:  # noqa: D102
-        block = next((b for b, found in _places(network, {}) if found == site), None)
-        assert block is not None, f"no shortcut at {site.at}"
-        _rewrite(network, block)
-
-
-def _places(network: LayeredNetwork, settings: Mapping[str, Any]) -> Iterator[tuple[Block, Site | Refusal]]:
-    if settings.get("add_form", "chain") != "chain" or settings.get("copies", "symbolic") != "symbolic":
-        return
-    changer = in_place_operator(network.graph)
-    for block in blocks(network):
-        if _copied(network, _carrier(block)):
-            continue
-        inner = source_of(block.branch) if norm_of(network, block.branch) is not None else block.branch
-        if changer is not None:
-            yield block, Refusal(block.at, block.operator, str(nonnegative(network, block.source)))
-        elif convolution_of(network, inner) is None:
-            why = "the branch does not end in a convolution, so its channels are not known"
-            yield block, Refusal(block.at, block.operator, why)
-        else:
-            yield block, Site(block.at, block.operator)
+        _rewrite(network, site.match)
 
 
 def _shortcut(block: Block) -> fx.Node:
@@ -84,10 +77,6 @@ def _carrier(block: Block) -> fx.Node:
     if block.projection is not None:
         return source_of(block.projection)
     return source_of(_shortcut(block)) if any(block.zeros) else _shortcut(block)
-
-
-def _copied(network: LayeredNetwork, node: fx.Node) -> bool:
-    return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), ChannelCopy)
 
 
 def _rewrite(network: LayeredNetwork, block: Block) -> None:
