@@ -1,4 +1,7 @@
-"""`apply`: from a network and a plan to the smaller network. Nothing else removes anything."""
+"""`apply`: from a network and a plan to the smaller network. Nothing else removes anything.
+
+Channels leave first; patterns are those of the tensors that are left.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from billhook.graph.fusions import as_layers, fused
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call
 from billhook.graph.layers import LayeredNetwork, take_after
+from billhook.graph.patterns import impose_
 from billhook.graph.plan import Plan
 from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
@@ -76,6 +80,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     elif why and parts:
         _LOG.warning("%s works only for the batch size of the example inputs (%s)", ", ".join(parts), why)
     fill(tensors, model, kept)
+    impose_(tensors, plan.patterns)
     if program.unused and plan.removed:
         _LOG.warning(
             "%s: layers that do not run in eval mode were left as they are and may no longer fit: %s; "

@@ -8,7 +8,7 @@ thousands of plans at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -21,9 +21,11 @@ from billhook.errors import InputError, suggest
 from billhook.graph.branches import Branch
 from billhook.graph.labels import Dims, Labels
 from billhook.graph.partition import Partition
+from billhook.graph.patterns import Structure
 from billhook.graph.plan import Plan
 from billhook.graph.rules import Flow
 from billhook.graph.rules._base import bind, shape_of
+from billhook.graph.weights import weight_layers
 from billhook.results import Cost
 
 Floats = npt.NDArray[np.float64]
@@ -143,9 +145,14 @@ class CostModel:
         )
 
     def cost(self, plan: Plan | None = None) -> Cost:
-        """Return the cost of the network under `plan` (the whole network if None)."""
+        """Return the cost of the network under `plan` (the whole network if None).
+
+        Of tensors with patterns only what is left counts: the numbers that are stored, and multiplications with
+        weights that are not zero. Whether a runtime skips the others is another matter.
+        """
         values = self.evaluate(self.counts(plan)[None])
-        return Cost(**{metric: round(float(v[0])) for metric, v in values.items()})
+        whole = Cost(**{metric: round(float(v[0])) for metric, v in values.items()})
+        return whole if plan is None or not plan.patterns else self._without(whole, plan.patterns)
 
     def macs_by_layer(self, plan: Plan | None = None) -> dict[str, int]:
         """Return MACs by layer name, in the order of the forward pass."""
@@ -158,6 +165,17 @@ class CostModel:
             name = layer_of(node) or node.name
             result[name] = result.get(name, 0) + round(float(macs))
         return result
+
+    def _without(self, whole: Cost, structures: Mapping[str, Structure]) -> Cost:
+        """Return the cost without what patterns take away."""
+        positions = {layer.tensor: layer.positions for layer in weight_layers(self._flow.program)}
+        macs, params, size = whole.macs, whole.params, whole.bytes
+        for name, structure in structures.items():
+            weights, itemsize = prod(structure.shape), self._flow.program.itemsizes[name]
+            macs -= (weights - structure.nonzeros) * positions.get(name, 0)
+            params -= weights - structure.values
+            size -= weights * itemsize - structure.stored_bytes(itemsize)
+        return replace(whole, macs=macs, params=params, bytes=size)
 
     @cached_property
     def _constants(self) -> Floats:

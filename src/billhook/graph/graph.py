@@ -28,6 +28,7 @@ from billhook.graph.plan import Keep, Plan
 from billhook.graph.propagate import propagate
 from billhook.graph.rules import Flow
 from billhook.graph.rules._base import Mixing
+from billhook.graph.weights import WeightLayer, weight_layers
 from billhook.results import Cost
 
 
@@ -77,6 +78,11 @@ class Graph:
     def costs(self) -> CostModel:
         """Cost formulas."""
         return CostModel(self.flow, self.partition, self.branches)
+
+    @cached_property
+    def weights(self) -> tuple[WeightLayer, ...]:
+        """Convolutions and linear layers with a weight of their own, in the order of the forward pass."""
+        return weight_layers(self.program)
 
     @cached_property
     def branches(self) -> tuple[Branch, ...]:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from billhook.errors import PlanError
+from billhook.graph.patterns import Structure
 
 Keep = npt.NDArray[np.bool_]
 FORMAT = "billhook.plan/1"
+_ENTRIES = {"format", "fingerprint", "mixing", "inputs", "groups", "made_by", "fusions", "patterns"}
 MAX_BYTES = 64 * 2**20  # a plan for a network of millions of channels stays far below this
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which units of which groups stay; everything else a plan decides will live here too.
+    """Which units of which groups stay, and which weights of which tensors.
 
     Groups that are not named keep everything. A plan knows the network it was made for by
     `fingerprint` and how to call it by `inputs`, so `apply(model, plan)` needs nothing else.
@@ -35,6 +38,8 @@ class Plan:
         made_by: Free record of what made the plan (method, options, budget, seed).
         fusions: Rewrites that hold, in order: the plan is for the network that they make of the original.
             Each names its pass ("pass"), its place ("at") and what it rewrites ("operator").
+        patterns: Tensor name → which of its weights stay or are equal, once channels have left. Tensors that
+            are not named keep everything.
     """
 
     keep: Mapping[str, Keep]
@@ -43,6 +48,7 @@ class Plan:
     mixing: str = "freeze"
     made_by: Mapping[str, Any] = field(default_factory=dict)
     fusions: tuple[Mapping[str, Any], ...] = ()
+    patterns: Mapping[str, Structure] = field(default_factory=dict)
     # The graph the plan was made from, in this process only: saves a second capture. Not part of the plan.
     graph: Any = field(default=None, repr=False)
 
@@ -66,12 +72,16 @@ class Plan:
         """Units that leave, for the groups which lose any."""
         return {name: int((~k).sum()) for name, k in self.keep.items() if not k.all()}
 
+    def with_patterns(self, patterns: Mapping[str, Structure]) -> Plan:
+        """Return a copy that also demands these structures; of a tensor that has one already, the new one."""
+        return replace(self, patterns={**self.patterns, **patterns})
+
     def with_made_by(self, **entries: Any) -> Plan:
         """Return a copy whose `made_by` also holds `entries`."""
         return replace(self, made_by={**self.made_by, **entries})
 
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
-        """Return {group: (units kept here, units kept in `other`)} where the decisions differ."""
+        """Return what differs: {group: (units kept here, units kept in `other`)}, for tensors kept weights."""
         names = sorted({*self.keep, *other.keep})
         out = {}
         for name in names:
@@ -79,7 +89,12 @@ class Plan:
             same = mine is not None and theirs is not None and np.array_equal(mine, theirs)
             if not same:
                 out[name] = (_count(mine, theirs), _count(theirs, mine))
-        return {k: v for k, v in out.items() if v[0] != v[1] or (k in self.keep and k in other.keep)}
+        differing = {k: v for k, v in out.items() if v[0] != v[1] or (k in self.keep and k in other.keep)}
+        for name in sorted({*self.patterns, *other.patterns}):
+            here, there = self.patterns.get(name), other.patterns.get(name)
+            if here != there:
+                differing[name] = (_nonzeros(here, there), _nonzeros(there, here))
+        return differing
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; kept units are written as ranges ("0-3,7")."""
@@ -91,6 +106,7 @@ class Plan:
             "groups": {n: {"size": len(k), "keep": _ranges(k)} for n, k in sorted(self.keep.items())},
             "made_by": dict(self.made_by),
             **({"fusions": [dict(f) for f in self.fusions]} if self.fusions else {}),
+            **({"patterns": {n: s.to_dict() for n, s in self.patterns.items()}} if self.patterns else {}),
         }
 
     def to_json(self) -> str:
@@ -107,7 +123,7 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = data.get("format") if isinstance(data, dict) else type(data).__name__
             raise PlanError(f"not a billhook plan: expected format {FORMAT!r}, found {found!r}")
-        unknown = set(data) - {"format", "fingerprint", "mixing", "inputs", "groups", "made_by", "fusions"}
+        unknown = set(data) - _ENTRIES
         if unknown:
             raise PlanError(f"plan has unknown entries {sorted(unknown)}; was it made by a newer version?")
         groups = data.get("groups")
@@ -121,8 +137,18 @@ class Plan:
         fusions = data.get("fusions", [])
         if not isinstance(fusions, list) or not all(isinstance(f, dict) for f in fusions):
             raise PlanError("plan is corrupted: 'fusions' is not a list of entries")
-        keep = {name: _parse_group(name, entry) for name, entry in groups.items()}
-        return cls(keep, data["fingerprint"], data["inputs"], data["mixing"], data["made_by"], tuple(fusions))
+        patterns = data.get("patterns", {})
+        if not isinstance(patterns, dict):
+            raise PlanError("plan is corrupted: 'patterns' is not a table of tensors")
+        return cls(
+            {name: _parse_group(name, entry) for name, entry in groups.items()},
+            data["fingerprint"],
+            data["inputs"],
+            data["mixing"],
+            data["made_by"],
+            tuple(fusions),
+            {name: _parse_structure(name, entry) for name, entry in patterns.items()},
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -155,6 +181,19 @@ def _count(keep: Keep | None, other: Keep | None) -> int:
     if keep is not None:
         return int(keep.sum())
     return 0 if other is None else len(other)
+
+
+def _nonzeros(structure: Structure | None, other: Structure | None) -> int:
+    if structure is not None:
+        return structure.nonzeros
+    return 0 if other is None else prod(other.shape)
+
+
+def _parse_structure(name: str, entry: Any) -> Structure:
+    try:
+        return Structure.from_dict(entry)
+    except ValueError as e:
+        raise PlanError(f"plan is corrupted at the pattern of {name!r}: {e}") from None
 
 
 def _ranges(keep: Keep) -> str:

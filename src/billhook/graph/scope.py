@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from billhook.errors import ScopeError, suggest
 from billhook.graph.groups import ChannelGroup, Groups
+from billhook.graph.weights import WeightLayer
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,7 @@ class Scope:
             ScopeError: if a pattern matches nothing; all such patterns at once, with close names. If all that
                 the patterns include is frozen; says why.
         """
-        names = [_names(g) for g in groups]
-        everything = set().union(*names) if names else set()
-        problems = [
-            f"scope pattern {p!r} matches no group, layer or tensor{suggest(p, everything)}"
-            for p in (*self.include, *self.exclude)
-            if not _matches(p, everything)
-        ]
-        if problems:
-            raise ScopeError("; ".join(problems))
-        included = [
-            g
-            for g, own in zip(groups, names, strict=True)
-            if any(_matches(p, own) for p in self.include) and not any(_matches(p, own) for p in self.exclude)
-        ]
+        included = [groups[i] for i in self._matching([_names(g) for g in groups], "group, layer or tensor")]
         chosen = tuple(g for g in included if g.prunable)
         if included and not chosen and self.include != ("*",):
             first = included[0]
@@ -51,6 +39,31 @@ class Scope:
                 + "; choose other groups, `billhook inspect` lists them"
             )
         return chosen
+
+    def select_weights(self, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
+        """Return the layers in scope, by the names of their weights and of the modules these live in.
+
+        Raises:
+            ScopeError: if a pattern matches nothing; all such patterns at once, with close names.
+        """
+        names = [{layer.layer, *_prefixes(layer.tensor)} - {""} for layer in layers]
+        return tuple(layers[i] for i in self._matching(names, "layer or weight"))
+
+    def _matching(self, names: Sequence[set[str]], what: str) -> list[int]:
+        """Return where an include pattern matches one of the names and no exclude pattern does."""
+        everything = set().union(*names) if names else set()
+        problems = [
+            f"scope pattern {p!r} matches no {what}{suggest(p, everything)}"
+            for p in (*self.include, *self.exclude)
+            if not _matches(p, everything)
+        ]
+        if problems:
+            raise ScopeError("; ".join(problems))
+        return [
+            i
+            for i, own in enumerate(names)
+            if any(_matches(p, own) for p in self.include) and not any(_matches(p, own) for p in self.exclude)
+        ]
 
 
 def _matches(pattern: str, names: Iterable[str]) -> bool:
@@ -62,6 +75,11 @@ def _names(group: ChannelGroup) -> set[str]:
     for member in group.members:
         if member.role == "in":
             continue  # a group belongs to the layers that make its channels, not to those that read them
-        parts = member.tensor.split(".")
-        names.update(".".join(parts[:i]) for i in range(1, len(parts) + 1))
+        names |= _prefixes(member.tensor)
     return names
+
+
+def _prefixes(tensor: str) -> set[str]:
+    """Return the name of a tensor and those of all modules around it."""
+    parts = tensor.split(".")
+    return {".".join(parts[:i]) for i in range(1, len(parts) + 1)}

@@ -3,15 +3,16 @@
 The captured graph runs with the original weights; wherever an operator consumes channels (a convolution, a
 linear layer, a sum, a matrix product), those that the plan removes read as zero. Operators that mix
 channels (layer norm, when `mixing="allow"`) run on what is kept. Where the plan removes a whole branch, the
-addition reads zeros in its place. No tensor is cut, so nothing here shares code with the cutting that it
-checks.
+addition reads zeros in its place. Where the plan has a pattern for a tensor, what stays of it has that pattern.
+No tensor is cut, so nothing here shares code with the cutting that it checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
@@ -23,6 +24,7 @@ from billhook.graph.constants import Mask, arguments, rewrite, symbolic
 from billhook.graph.fusions import fused
 from billhook.graph.graph import Graph, capture_call, graph_of, mixing_of
 from billhook.graph.inputs import Call, ExampleInputs
+from billhook.graph.patterns import require_fit
 from billhook.graph.plan import Plan
 from billhook.graph.rules._base import bind
 from billhook.graph.slicing import named_tensors
@@ -38,6 +40,7 @@ class SilencedNetwork(nn.Module):
         self.model = model
         self._graph = graph
         self._kept = graph.kept(plan)
+        self._patterns = plan.patterns
         self._zeros = {b.add: b.value for b in graph.dropped(plan)}
         # In the order of the program, which `fx.Node.users` need not follow.
         self._last_user = {operand: n for n in graph.program.graph.nodes for operand in n.all_input_nodes}
@@ -45,6 +48,23 @@ class SilencedNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run on inputs of the same shapes as the example inputs."""
         return self.run((args, kwargs))
+
+    def _imposed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors with patterns, in full size."""
+        found = {}
+        for name, structure in self._patterns.items():
+            if name not in tensors:
+                require_fit(name, None, structure)
+            whole = tensors[name].detach().clone()
+            stays = [
+                np.arange(length) if mask is None else np.flatnonzero(mask)
+                for length, mask in zip(whole.shape, self._kept.tensor(name, whole.dim()), strict=True)
+            ]
+            at = tuple(torch.from_numpy(index).to(whole.device) for index in np.ix_(*stays))
+            require_fit(name, whole[at], structure)
+            whole[at] = structure.project(whole[at])
+            found[name] = whole
+        return found
 
     def run(self, call: Call, observe: Observer | None = None) -> Any:
         """Run, and show every value to `observe` (after silencing, before it is freed)."""
@@ -56,6 +76,7 @@ class SilencedNetwork(nn.Module):
         tensors = dict(named_tensors(self.model)) | {
             n: b.clone() for n, b in self.model.named_buffers(remove_duplicate=False)
         }
+        tensors |= self._imposed(tensors)
         given = dict(zip(program.inputs, flat, strict=True))
         values: dict[fx.Node, Any] = {}
         for node in program.graph.nodes:

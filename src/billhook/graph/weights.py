@@ -1,0 +1,100 @@
+"""The weights of a captured network's convolutions and linear layers: who multiplies with them, and how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+from torch import fx
+
+from billhook.graph.capture import Program, layer_of
+from billhook.graph.patterns import Shape
+from billhook.graph.rules._base import bind, shape_of
+
+CONVOLUTIONS = (
+    *("conv1d", "conv2d", "conv3d", "convolution"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+)
+
+
+@dataclass(frozen=True)
+class WeightLayer:
+    """A convolution or linear layer, by its weight.
+
+    Attributes:
+        tensor: Name of the weight.
+        layer: Name of the layer.
+        kind: "conv" or "linear".
+        shape: Of the weight.
+        kernel: Of a convolution; () for a linear layer.
+        stride: The same.
+        groups: Of a convolution.
+        transposed: The weight has its inputs first.
+        positions: How often each weight is used in one forward pass of the example inputs.
+    """
+
+    tensor: str
+    layer: str
+    kind: Literal["conv", "linear"]
+    shape: tuple[int, ...]
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    groups: int = 1
+    transposed: bool = False
+    positions: int = 1
+
+    @property
+    def view(self) -> Shape:
+        """Outputs, inputs (of a group) and kernel positions."""
+        first, second, *kernel = self.shape
+        return (second, first, prod(kernel)) if self.transposed else (first, second, prod(kernel))
+
+    @property
+    def depthwise(self) -> bool:
+        """True if every group has one input channel."""
+        return self.groups > 1 and self.view[1] == 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one forward pass."""
+        return prod(self.shape) * self.positions
+
+
+def weight_layers(program: Program) -> tuple[WeightLayer, ...]:
+    """Return the layers with a weight of their own, in the order of the forward pass; shared weights once."""
+    found: dict[str, WeightLayer] = {}
+    for node in program.graph.nodes:
+        layer = _layer(program, node) if node.op == "call_function" else None
+        if layer is None:
+            continue
+        before = found.get(layer.tensor)
+        if before is not None:
+            layer = replace(before, positions=before.positions + layer.positions)
+        found[layer.tensor] = layer
+    return tuple(found.values())
+
+
+def _layer(program: Program, node: fx.Node) -> WeightLayer | None:
+    call = bind(node)
+    if call.name not in (*CONVOLUTIONS, "linear"):
+        return None
+    weight = call["weight"]
+    name = program.tensors.get(weight.name) if isinstance(weight, fx.Node) else None
+    if name is None or name not in program.parameters:
+        return None
+    shape = program.shapes[name]
+    if call.name == "linear":
+        return WeightLayer(name, layer_of(node), "linear", shape, positions=prod(call.shape[:-1]))
+    x = call.get("input", "self")
+    transposed = call.name.startswith("conv_transpose") or bool(call.get("transposed"))
+    spatial = len(shape) - 2
+    batch_and_pixels = shape_of(x) if transposed else call.shape
+    channel = len(batch_and_pixels) - spatial - 1
+    positions = prod(s for axis, s in enumerate(batch_and_pixels) if axis != channel)
+    stride = call["stride"]
+    stride = tuple(stride) if isinstance(stride, (list, tuple)) else (int(stride),) * spatial
+    stride = stride * spatial if len(stride) == 1 else stride
+    return WeightLayer(
+        name, layer_of(node), "conv", shape, shape[2:], stride, int(call["groups"]), transposed, positions
+    )
