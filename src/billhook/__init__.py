@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from billhook.methods import prune as prune
     from billhook.methods import pruning_callback as pruning_callback
     from billhook.methods import shrink as shrink
+    from billhook.methods.sparse import Sparsified as Sparsified
+    from billhook.methods.sparse import sparsify as sparsify
+    from billhook.methods.sparse import sparsifying_callback as sparsifying_callback
     from billhook.results import Check as Check
     from billhook.results import Cost as Cost
     from billhook.results import Measurement as Measurement
@@ -57,6 +60,7 @@ _HOMES = {
     "Outcome": "billhook.methods",
     "Plan": "billhook.graph",
     "Scope": "billhook.graph",
+    "Sparsified": "billhook.methods.sparse",
     "apply": "billhook.graph",
     "apply_": "billhook.graph",
     "capture": "billhook.graph",
@@ -70,6 +74,8 @@ _HOMES = {
     "save": "billhook.graph",
     "shrink": "billhook.methods",
     "silence": "billhook.graph",
+    "sparsify": "billhook.methods.sparse",
+    "sparsifying_callback": "billhook.methods.sparse",
     "verify": "billhook.graph",
 }
 

@@ -12,6 +12,7 @@
     ├── FusionError           a rewrite changes what the network computes
     ├── BudgetError           no allowed plan meets the budget (exit code 3)
     ├── DivergedError         the loss became NaN or infinite
+    ├── PenaltyError          a penalty of a sparse method diverges
     ├── DataError             a data set is missing or broken
     ├── StorageError          a saved network or run directory is broken
     ├── ExportError           a network cannot be exported or disagrees after export
@@ -96,6 +97,17 @@ class DivergedError(BillhookError):
             "NaN in the inputs"
         )
         self.step, self.lr, self.loss, self.good_step = step, lr, loss, good_step
+
+
+class PenaltyError(BillhookError):
+    """A penalty that drives weights away instead of towards what it stands for."""
+
+    def __init__(self, tensor: str, step: int, strength: float, option: str) -> None:
+        super().__init__(
+            f"the penalty diverges at step {step}: {tensor!r} runs away under a strength of {strength:.3g}; lower "
+            f"the option {option!r} or the learning rate. The last checkpoint, if there is one, was kept"
+        )
+        self.tensor, self.step, self.strength = tensor, step, strength
 
 
 class DataError(BillhookError):

@@ -147,8 +147,8 @@ class CostModel:
     def cost(self, plan: Plan | None = None) -> Cost:
         """Return the cost of the network under `plan` (the whole network if None).
 
-        Of tensors with patterns only what is left counts: the numbers that are stored, and multiplications with
-        weights that are not zero. Whether a runtime skips the others is another matter.
+        Of tensors with patterns only what is left counts: the numbers that are stored, and multiplications
+        with weights that are not zero. Whether a runtime skips the others is another matter.
         """
         values = self.evaluate(self.counts(plan)[None])
         whole = Cost(**{metric: round(float(v[0])) for metric, v in values.items()})

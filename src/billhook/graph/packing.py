@@ -1,4 +1,4 @@
-"""Arrays of small whole numbers in few bytes: flags as bits or as gaps, other numbers in as few bits as they need."""
+"""Arrays of small whole numbers in few bytes: flags as bits or gaps, others in as few bits as they need."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def to_text(values: Array, levels: int) -> str:
 
 
 def from_text(text: Any, shape: tuple[int, ...], levels: int) -> Array:
-    """Return the array that `to_text` wrote; raises `ValueError`. Never unpacks more than the shape can need."""
+    """Return the array that `to_text` wrote; raises `ValueError`. Unpacks no more than the shape can need."""
     if not isinstance(text, str):
         raise ValueError("an array that is not text")
     most = 2 + -(-prod(shape) * _width(levels) // 8)

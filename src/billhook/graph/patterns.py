@@ -1,8 +1,8 @@
-"""Which weights of a tensor may be zero or equal: `Pattern`, and `Structure`, a pattern filled in for one tensor.
+"""Which weights of a tensor may be zero or equal: `Pattern`; filled in for one tensor: `Structure`.
 
-A pattern sees every weight as [outputs, inputs, positions]: positions are those of the kernel, one for a linear
-layer. The patterns themselves are plug-ins in `billhook.sparse.patterns`; a plan names them, and `impose_` carries
-them out, so that nothing else decides what a plan means.
+A pattern sees every weight as [outputs, inputs, positions]: positions are those of the kernel, one for a
+linear layer. The patterns themselves are plug-ins in `billhook.sparse.patterns`; a plan names them, and
+`impose_` carries them out, so that nothing else decides what a plan means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # outputs, inputs, positions
 Parts = Mapping[str, Array]
 
-MAX_WEIGHTS = 2**31  # of one tensor; what claims more is not a plan of ours
+MAX_WEIGHTS, MAX_DIMS = 2**31, 8  # of one tensor; what claims more is not a plan of ours
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,11 @@ class Pattern(Configurable, ABC):
         return self.select(weight.square(), sparsity)
 
     def anchor(self, weight: Tensor, parts: Parts) -> Tensor:
-        """Return what of `weight` training must not change: 1 where a weight is free and 0 where it is gone."""
+        """Return what training must not change of `weight`: 1 where a weight is free, 0 where it is gone."""
         return self.mask(parts, shape_of(weight)).to(weight)
 
     def hold(self, values: Tensor, parts: Parts, anchor: Tensor) -> Tensor:
-        """Return the nearest tensor to `values` (weights, gradients, momentum) of this structure and anchor."""
+        """Return the nearest tensor to `values` (weights, gradients, …) of this structure and anchor."""
         return values * anchor
 
     def values(self, parts: Parts, shape: Shape) -> int:
@@ -155,7 +154,7 @@ def parse_pattern(text: str) -> Pattern:
     """Return the pattern that a short text stands for.
 
         "unstructured"   "filter"   "kernel_pattern:entries=5"   "block_punched:rows=8,columns=4"
-        "8x4" is block_punched with rows=8 and columns=4, "unified:4x4" the like, "2:4" is n_m with n=2 and m=4
+        "8x4" is block_punched with rows=8 and columns=4, "unified:4x4" the like, "2:4" is n_m, n=2, m=4
 
     Raises:
         InputError: for an unknown pattern or option, or a value out of range.
@@ -261,8 +260,9 @@ class Structure:
         if unknown := set(data) - {"pattern", "options", "shape", "transposed", "parts"}:
             raise ValueError(f"unknown entries {sorted(unknown)}")
         shape, transposed = data.get("shape"), data.get("transposed", False)
-        plain = isinstance(shape, list) and all(type(s) is int and s > 0 for s in shape)
-        if not plain or len(shape) < 2 or prod(shape) > MAX_WEIGHTS or not isinstance(transposed, bool):
+        if not isinstance(shape, list) or not 2 <= len(shape) <= MAX_DIMS or not isinstance(transposed, bool):
+            raise ValueError(f"shape {shape!r}")
+        if not all(type(s) is int and s > 0 for s in shape) or prod(shape) > MAX_WEIGHTS:
             raise ValueError(f"shape {shape!r}")
         options = data.get("options")
         if not isinstance(data.get("pattern"), str) or not isinstance(options, dict):
@@ -301,7 +301,7 @@ class Structure:
         return view.reshape(outputs, inputs, *self.shape[2:]).transpose(0, 1).contiguous()
 
 
-FLOATS = ("values", "magnitudes")  # numbers of the weight's own type; all others are packed already
+FLOATS = ("values", "magnitudes")  # numbers of the weight's own type; others are packed already
 
 
 def viewed(weight: Tensor, *, transposed: bool = False) -> Tensor:

@@ -81,7 +81,7 @@ class Plan:
         return replace(self, made_by={**self.made_by, **entries})
 
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
-        """Return what differs: {group: (units kept here, units kept in `other`)}, for tensors kept weights."""
+        """Return {group: (units kept here, units kept in `other`)} where plans differ; for tensors, weights."""
         names = sorted({*self.keep, *other.keep})
         out = {}
         for name in names:

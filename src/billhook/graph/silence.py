@@ -3,8 +3,8 @@
 The captured graph runs with the original weights; wherever an operator consumes channels (a convolution, a
 linear layer, a sum, a matrix product), those that the plan removes read as zero. Operators that mix
 channels (layer norm, when `mixing="allow"`) run on what is kept. Where the plan removes a whole branch, the
-addition reads zeros in its place. Where the plan has a pattern for a tensor, what stays of it has that pattern.
-No tensor is cut, so nothing here shares code with the cutting that it checks.
+addition reads zeros in its place. Where the plan has a pattern for a tensor, what stays of it has that
+pattern. No tensor is cut, so nothing here shares code with the cutting that it checks.
 """
 
 from __future__ import annotations

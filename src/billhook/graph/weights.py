@@ -1,4 +1,4 @@
-"""The weights of a captured network's convolutions and linear layers: who multiplies with them, and how often."""
+"""The weights of a network's convolutions and linear layers: what multiplies with them, and how often."""
 
 from __future__ import annotations
 

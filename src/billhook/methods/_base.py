@@ -83,7 +83,7 @@ class Problem:
     @property
     def calibration(self) -> Calibration | None:
         """Data and loss for criteria that learn from data."""
-        return None if self.data is None else Calibration(_First(self.data, self.seed), self.loss)
+        return None if self.data is None else calibration_of(self.data, self.loss, self.seed)
 
     def on(self, model: nn.Module) -> Problem:
         """Return the same problem for `model`, which is built like the present one."""
@@ -123,6 +123,11 @@ class Method(Configurable, ABC):
 
 
 _CALIBRATION = 64  # batches at most; criteria that want fewer say so themselves
+
+
+def calibration_of(data: Any, loss: Loss, seed: int) -> Calibration:
+    """Return the first batches of an epoch of `data`, for what learns from data but does not train."""
+    return Calibration(_First(data, seed), loss)
 
 
 class _First:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from torch import nn
+
 from billhook.criteria._base import cross_entropy
 from billhook.errors import InputError
 from billhook.graph import Plan
@@ -15,22 +17,19 @@ from billhook.methods._base import Method, Outcome, Problem
 from billhook.train import Callback, FitConfig, StepContext, fit
 
 
-class MethodCallback(Callback):
-    """A method at work on a network that is being trained.
+class Deciding(Callback):
+    """Something that decides a plan while a network is trained.
 
     Everything it remembers between steps lies in `memory` (tensors, numbers, text, lists, dicts), so that a
     checkpoint holds all of it and a resumed run decides what an uninterrupted one would have decided. Random
     draws come from generators seeded by the problem's seed and the step.
 
     Attributes:
-        problem: What shall shrink; its model is the one in training.
-        groups: Groups that may lose units.
         memory: What `begin` puts there and the steps change.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.groups = problem.groups
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self.memory: dict[str, Any] = {}
         self._begun = False
 
@@ -45,10 +44,10 @@ class MethodCallback(Callback):
     def before_step(self, context: StepContext) -> None:
         """Begin if this is the first step; those who override this call it first."""
         if not self._begun:
-            if context.model is not self.problem.model:
+            if context.model is not self._model:
                 raise InputError(
                     "the callback was made for another network than the one in training; make it with "
-                    "billhook.pruning_callback(model, …) for the very model that the loop trains"
+                    "the very model that the loop trains"
                 )
             self.begin(context)
             self._begun = True
@@ -66,6 +65,21 @@ class MethodCallback(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
         self._begun, self.memory = state["begun"], dict(state["memory"])
+
+
+class MethodCallback(Deciding):
+    """A method at work on a network that is being trained.
+
+    Attributes:
+        problem: What shall shrink; its model is the one in training.
+        groups: Groups that may lose units.
+        memory: What `begin` puts there and the steps change.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.model)
+        self.problem = problem
+        self.groups = problem.groups
 
 
 @dataclass(frozen=True)

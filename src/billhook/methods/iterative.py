@@ -8,6 +8,7 @@ from billhook.graph import Plan
 from billhook.methods._approaching import Approaching
 from billhook.methods._base import Problem
 from billhook.methods._parts import Allocating, Scoring
+from billhook.methods._schedule import progress_at, round_at
 from billhook.methods._training import MethodCallback, TrainingMethod
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
@@ -20,16 +21,6 @@ INFO = Info(
     trains=True,
     notes="any criterion with any allocator",
 )
-
-
-def progress_at(done: float, schedule: str) -> float:
-    """Return how far the budget has been approached after the fraction `done` of the pruning phase.
-
-    "linear" takes the same cost away each time, "cubic" most of it early, while there is time to recover
-    (Zhu, Gupta, "To prune, or not to prune", 2017, eq. (1)).
-    """
-    done = min(1.0, max(0.0, done))
-    return done if schedule == "linear" else 1 - (1 - done) ** 3
 
 
 @dataclass(frozen=True)
@@ -61,23 +52,13 @@ class IterativeCallback(Approaching):
     def before_step(self, context: StepContext) -> None:
         """Silence the next units when their time has come."""
         super().before_step(context)
-        due = self._round_at(context.step, context.total_steps)
+        due = round_at(context.step, context.total_steps, self.method.rounds, self.method.until)
         if due is not None:
             self.approach(context, progress_at(due / self.method.rounds, self.method.schedule))
 
     def plan(self, context: StepContext) -> Plan:
         """Return the plan that removes what is gone, and more if the budget asks for it."""
         return self.settle(context)
-
-    def _round_at(self, step: int, total: int) -> int | None:
-        """Return which round, from 1, is held before `step`; None if none is."""
-        last = max(1, round(self.method.until * total))
-        for number in range(1, self.method.rounds + 1):
-            if step == (number - 1) * last // self.method.rounds:
-                following = number * last // self.method.rounds
-                if following > step:  # of several rounds in one step, the last one counts
-                    return number
-        return None
 
 
 ENTRY = Iterative

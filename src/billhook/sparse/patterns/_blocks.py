@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -48,7 +49,7 @@ class Blocks(Pattern):
         return spread(torch.from_numpy(parts["keep"]), shape, self.block(shape))
 
 
-def keep_largest(values: Tensor, sparsity: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def keep_largest(values: Tensor, sparsity: float) -> npt.NDArray[np.bool_]:
     """Return which ⌈(1 - sparsity) n⌉ of n values are the largest; of equal ones, the first stay.
 
     At least one stays.
@@ -58,7 +59,7 @@ def keep_largest(values: Tensor, sparsity: float) -> np.ndarray[tuple[int], np.d
     if count == len(flat):
         return np.ones(len(flat), dtype=bool)
     threshold = np.partition(flat, len(flat) - count)[len(flat) - count]
-    keep = flat > threshold
+    keep: npt.NDArray[np.bool_] = flat > threshold
     equal = np.flatnonzero(flat == threshold)
     keep[equal[: count - int(keep.sum())]] = True
     return keep

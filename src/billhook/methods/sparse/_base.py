@@ -1,0 +1,155 @@
+"""`SparseProblem` and `SparseMethod`: what an algorithm that picks weights is given, and what it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from billhook.criteria import Calibration
+from billhook.criteria._base import Loss, cross_entropy
+from billhook.graph import ExampleInputs, Graph, capture
+from billhook.graph.patterns import Pattern, Structure, viewed
+from billhook.graph.weights import WeightLayer
+from billhook.methods._base import calibration_of
+from billhook.options import Configurable
+from billhook.sparse.allocation import allocate, reachable
+from billhook.train import EpochRecord, FitConfig
+
+
+@dataclass(frozen=True, eq=False)
+class SparseProblem:
+    """Whose weights shall become zero or equal, and how many.
+
+    Attributes:
+        model: The network, its channels as they shall be; nobody may change it.
+        example_inputs: One batch as the model takes it.
+        patterns: Which weights may leave together, by the name of a weight; other weights stay as they are.
+        sparsity: Fraction of all weights in `patterns` that shall be zero.
+        allocation: How zeros are shared out between tensors, see `billhook.sparse.allocation`.
+        sparsities: Fraction of zeros by the name of a weight, for those who have shared them out already.
+        data, loss, seed, training, checkpoint_dir, resume, progress: As in `Problem`.
+        captured: The graph of `model`, if there is one already.
+    """
+
+    model: nn.Module
+    example_inputs: ExampleInputs
+    patterns: Mapping[str, Pattern]
+    sparsity: float
+    allocation: str = "lamp"
+    sparsities: Mapping[str, float] | None = None
+    data: Any = None
+    loss: Loss = cross_entropy
+    seed: int = 0
+    training: FitConfig | None = None
+    checkpoint_dir: Path | None = None
+    resume: bool = False
+    progress: bool = False
+    captured: Graph | None = None
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The captured network."""
+        return self.captured or capture(self.model, self.example_inputs)
+
+    @cached_property
+    def layers(self) -> Mapping[str, WeightLayer]:
+        """The layers whose weights may leave, by the name of the weight."""
+        return {layer.tensor: layer for layer in self.graph.weights if layer.tensor in self.patterns}
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Data and loss for scores that learn from data."""
+        return None if self.data is None else calibration_of(self.data, self.loss, self.seed)
+
+    def on(self, model: nn.Module) -> SparseProblem:
+        """Return the same problem for `model`, which is built like the present one."""
+        return replace(self, model=model, captured=self.graph)
+
+    def views(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in scope as [outputs, inputs, positions]."""
+        return {
+            name: viewed(tensors[name].detach(), transposed=layer.transposed)
+            for name, layer in self.layers.items()
+        }
+
+    def weights(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Return the weights in scope of a network that is built like the problem's."""
+        named = dict(model.named_parameters(remove_duplicate=False))
+        return {name: named[name] for name in self.layers}
+
+    def share_out(self, energies: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, float]:
+        """Return the fraction of zeros of every tensor.
+
+        Args:
+            energies: Of the weights, [outputs, inputs, positions] by tensor.
+            progress: How far the sparsity has come from what the patterns need at least to what is wanted.
+        """
+        if self.sparsities is not None:
+            return {name: progress * s for name, s in self.sparsities.items()}
+        wanted = self.sparsity
+        if progress < 1:
+            least, _ = reachable({n: layer.view for n, layer in self.layers.items()}, self.patterns)
+            wanted = min(wanted, max(least, progress * wanted))
+        return allocate(energies, self.patterns, wanted, self.allocation)
+
+    @torch.no_grad()
+    def by_magnitude(
+        self, tensors: Mapping[str, Tensor], sparsities: Mapping[str, float] | None = None
+    ) -> dict[str, Structure]:
+        """Return the structures nearest to the tensors; `sparsities` as from `share_out`, or shared out anew."""
+        views = self.views(tensors)
+        shares = sparsities or self.share_out({name: view.square() for name, view in views.items()})
+        return {
+            name: self._structure(name, self.patterns[name].choose(view, self._units(name, shares[name])))
+            for name, view in views.items()
+        }
+
+    @torch.no_grad()
+    def by_energy(self, energies: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Structure]:
+        """Return the structures that keep the most energy, given per weight in the shape of the tensors."""
+        views = self.views(energies)
+        shares = self.share_out(views, progress)
+        return {
+            name: self._structure(name, self.patterns[name].select(view, self._units(name, shares[name])))
+            for name, view in views.items()
+        }
+
+    def _units(self, name: str, sparsity: float) -> float:
+        return self.patterns[name].unit_sparsity(sparsity, self.layers[name].view)
+
+    def _structure(self, name: str, parts: Any) -> Structure:
+        layer = self.layers[name]
+        return Structure(self.patterns[name], layer.shape, parts, layer.transposed)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseOutcome:
+    """What a sparse method decided, and the network that has it.
+
+    Attributes:
+        structures: By the name of a weight.
+        model: A copy of the problem's network whose weights have the structures.
+        history: One record for each epoch that the method trained.
+        log: What the method noted on its way, for tables and pictures.
+    """
+
+    structures: Mapping[str, Structure]
+    model: nn.Module
+    history: tuple[EpochRecord, ...] = ()
+    log: tuple[Mapping[str, float], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class SparseMethod(Configurable, ABC):
+    """Decides which weights stay; a subclass is a frozen dataclass whose fields are its options."""
+
+    @abstractmethod
+    def run(self, problem: SparseProblem) -> SparseOutcome:
+        """Return structures, and a network that has them; the problem's model is left untouched."""

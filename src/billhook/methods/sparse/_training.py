@@ -1,0 +1,139 @@
+"""Sparse methods that decide while a network is trained."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from billhook.criteria._base import cross_entropy
+from billhook.errors import InputError
+from billhook.graph import Plan, make_plan
+from billhook.graph.patterns import Structure
+from billhook.methods._training import Deciding
+from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
+from billhook.options import Number, option
+from billhook.sparse.holding import Held
+from billhook.train import FitConfig, StepContext, fit
+
+
+class SparseCallback(Deciding):
+    """A sparse method at work: it acts until its part of the training is over, then structures are held.
+
+    Attributes:
+        problem: Whose weights; its model is the one in training.
+        until: Part of the training after which structures are fixed.
+    """
+
+    def __init__(self, problem: SparseProblem, until: float) -> None:
+        super().__init__(problem.model)
+        self.problem, self.until = problem, until
+        self._held: Held | None = None
+
+    @abstractmethod
+    def settle(self, context: StepContext) -> Mapping[str, Structure]:
+        """Return the structures that training ends with."""
+
+    def act(self, context: StepContext) -> None:
+        """Act before a step of the method's part of the training."""
+
+    def pull(self, context: StepContext) -> None:
+        """Change the gradients of a step of the method's part of the training."""
+
+    def push(self, context: StepContext) -> None:
+        """Change the weights after a step of the method's part of the training."""
+
+    def begin(self, context: StepContext) -> None:
+        """Note that nothing is fixed yet."""
+        self.memory |= {"structures": {}, "settled": False, "log": []}
+
+    def before_step(self, context: StepContext) -> None:
+        """Act, or fix the structures when the time has come."""
+        super().before_step(context)
+        if self.memory["structures"] and self._held is None:  # resumed
+            self._held = Held(context.model, _read(self.memory["structures"]))
+        if not self.memory["settled"]:
+            if context.step >= round(self.until * context.total_steps):
+                self.fix(context)
+            else:
+                self.act(context)
+
+    def after_backward(self, context: StepContext) -> None:
+        """Let the method see the gradients, and hold them where there is something to hold."""
+        if not self.memory["settled"]:
+            self.pull(context)
+        if self._held is not None:
+            self._held.gradients_()
+
+    def after_step(self, context: StepContext) -> None:
+        """Let the method see the weights, and hold them where there is something to hold."""
+        if not self.memory["settled"]:
+            self.push(context)
+        if self._held is not None:
+            self._held.momentum_(context.optimizer)
+            self._held.weights_()
+
+    def plan(self, context: StepContext) -> Plan:
+        """Return a plan that demands the structures; the network has them."""
+        if not self.memory["settled"]:
+            self.fix(context)
+        plan = make_plan(self.problem.graph, {}).with_patterns(_read(self.memory["structures"]))
+        return plan.with_made_by(log=list(self.memory["log"]))
+
+    def fix(self, context: StepContext) -> None:
+        """End the method's part of the training; raises what `settle` raises."""
+        self.hold(context, self.settle(context))
+        self.memory["settled"] = True
+
+    def hold(self, context: StepContext, structures: Mapping[str, Structure]) -> None:
+        """Hold these structures from now on."""
+        self._held = Held(context.model, structures)
+        self._held.momentum_(context.optimizer)
+        self.memory["structures"] = {name: s.to_dict() for name, s in structures.items()}
+
+
+def _read(structures: Mapping[str, Any]) -> dict[str, Structure]:
+    return {name: Structure.from_dict(data) for name, data in structures.items()}
+
+
+@dataclass(frozen=True)
+class SparseTraining(SparseMethod):
+    """A sparse method that trains; a subclass says how by making a callback."""
+
+    # How it trains if nobody says otherwise. The rate is that of fine-tuning a trained network.
+    training: ClassVar[FitConfig] = FitConfig(epochs=2, lr=0.05, schedule="cosine")
+
+    until: float = option(0.5, Number(0.01, 1), "part of training after which the zeros are fixed")
+
+    @abstractmethod
+    def callback(self, problem: SparseProblem) -> SparseCallback:
+        """Return what acts on `problem.model` while somebody trains it."""
+
+    def run(self, problem: SparseProblem) -> SparseOutcome:
+        """Train a copy of the model, deciding; the model itself is left untouched.
+
+        Raises:
+            InputError: if there is no data.
+            DivergedError: if the loss becomes NaN or infinite, or the method's penalty diverges.
+        """
+        if problem.data is None:
+            raise InputError(
+                "this sparse method trains while it decides; give data=, a DataLoader or a list of (inputs, "
+                "targets), or take method='magnitude'"
+            )
+        model = copy.deepcopy(problem.model)
+        fitted = fit(
+            model,
+            problem.data,
+            config=replace(problem.training or self.training, seed=problem.seed),
+            loss=None if problem.loss is cross_entropy else problem.loss,
+            callbacks=[self.callback(problem.on(model))],
+            checkpoint_dir=problem.checkpoint_dir,
+            resume=problem.resume,
+            progress=problem.progress,
+        )
+        assert fitted.plan is not None
+        log = tuple(fitted.plan.made_by["log"])
+        return SparseOutcome(fitted.plan.patterns, model, fitted.history, log)

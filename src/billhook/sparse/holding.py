@@ -1,0 +1,123 @@
+"""Zeros that stay zero and equal weights that stay equal, whatever an optimiser does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from billhook.graph.patterns import Pattern, Structure, require_fit
+
+
+class Held:
+    """Structures of a network that is being trained.
+
+    What is held are weights, gradients and everything of their shape that the optimiser remembers (momentum,
+    averages of squares), so that neither momentum nor weight decay lets anything leak.
+
+    Attributes:
+        structures: By the name of a weight.
+        anchors: By the same names, what training must not change: zeros, and signs of equal weights.
+        signed: Names of those whose anchors do not follow from the structure alone.
+    """
+
+    def __init__(self, model: nn.Module, structures: Mapping[str, Structure]) -> None:
+        """Give the network the structures, in place, and remember their anchors.
+
+        Raises:
+            PlanError: if a structure does not fit the network.
+        """
+        self.structures = dict(structures)
+        self._weights = _weights(model, self.structures)
+        self.anchors: dict[str, Tensor] = {}
+        for name, weight in self._weights.items():
+            own = weight.detach()
+            self.anchors[name] = torch.empty_like(own).copy_(
+                self.structures[name].anchor(own)
+            )  # in its layout
+        # Masks are all held by one multiplication each, which a library call does for all tensors at once.
+        self._masked = [n for n, s in self.structures.items() if type(s.pattern).hold is Pattern.hold]
+        self.signed = [n for n in self.structures if n not in set(self._masked)]
+        self.weights_()
+
+    def weights_(self) -> None:
+        """Bring the weights back to their structures."""
+        self._hold_({n: w.detach() for n, w in self._weights.items()})
+
+    def gradients_(self) -> None:
+        """Take from the gradients what would leave the structures."""
+        self._hold_({n: w.grad for n, w in self._weights.items() if w.grad is not None})
+
+    def momentum_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take from what the optimiser remembers what would leave the structures."""
+        remembered: dict[str, dict[str, Tensor]] = {}
+        for name, weight in self._weights.items():
+            for key, value in optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor) and value.shape == weight.shape and key not in _SQUARES:
+                    remembered.setdefault(key, {})[name] = value
+        for tensors in remembered.values():
+            self._hold_(tensors)
+
+    @torch.no_grad()
+    def _hold_(self, tensors: Mapping[str, Tensor]) -> None:
+        masked = [n for n in self._masked if n in tensors]
+        if masked:
+            torch._foreach_mul_([tensors[n] for n in masked], [self.anchors[n] for n in masked])
+        for name in self.signed:
+            if name in tensors:
+                tensors[name].copy_(self.structures[name].hold(tensors[name], self.anchors[name]))
+
+
+# Averages of squared gradients only scale a step; those of equal weights differ by rounding at most.
+_SQUARES = frozenset(["exp_avg_sq", "max_exp_avg_sq", "square_avg"])
+
+
+@contextmanager
+def holding(
+    model: nn.Module, optimizer: torch.optim.Optimizer, structures: Mapping[str, Structure]
+) -> Iterator[Held]:
+    """Hold structures in a training loop of your own: around every step of the optimiser inside the block.
+
+        with holding(network, optimizer, plan.patterns):
+            for inputs, targets in loader: ...
+
+    Works with any optimiser of PyTorch.
+
+    Raises:
+        PlanError: if a structure does not fit the network.
+    """
+    held = Held(model, structures)
+    held.momentum_(optimizer)
+
+    def before(*_: Any) -> None:
+        held.gradients_()
+
+    def after(*_: Any) -> None:
+        held.momentum_(optimizer)
+        held.weights_()
+
+    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+    try:
+        yield held
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def holds(model: nn.Module, structures: Mapping[str, Structure]) -> str | None:
+    """Return the name of the first weight that does not have its structure, bit by bit; None if all do."""
+    for name, weight in _weights(model, structures).items():
+        own = weight.detach()
+        if not torch.equal(structures[name].project(own), own):
+            return name
+    return None
+
+
+def _weights(model: nn.Module, structures: Mapping[str, Structure]) -> dict[str, nn.Parameter]:
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for name, structure in structures.items():
+        require_fit(name, named.get(name), structure)
+    return {name: named[name] for name in structures}
