@@ -56,20 +56,20 @@ class Shortened:
 
 
 @cache
-def dataset() -> Dataset:
+def dataset(name: str = DATA) -> Dataset:
     """Return the data set."""
-    return load(DATA, None)
+    return load(name, None)
 
 
-def batches(protocol: Protocol, seed: int) -> Any:
+def batches(protocol: Protocol, seed: int, data: str = DATA) -> Any:
     """Return the training split."""
-    loader = dataset().training(BATCH, seed=seed)
+    loader = dataset(data).training(BATCH, seed=seed)
     return loader if protocol.batches is None else Shortened(loader, protocol.batches)
 
 
-def example() -> torch.Tensor:
+def example(data: str = DATA) -> torch.Tensor:
     """Return one image."""
-    return dataset().calibration(1, seed=0)[0]
+    return dataset(data).calibration(1, seed=0)[0]
 
 
 def calibration(seed: int) -> list[Any]:
@@ -85,28 +85,35 @@ def untrained(network: str, arguments: Mapping[str, Any], seed: int) -> nn.Modul
 
 
 def trained(
-    network: str, arguments: Mapping[str, Any], seed: int, protocol: Protocol, folder: Path
+    network: str,
+    arguments: Mapping[str, Any],
+    seed: int,
+    protocol: Protocol,
+    folder: Path,
+    *,
+    data: str = DATA,
+    lr: float = 0.2,
 ) -> nn.Module:
     """Return the trained network that all runs of a seed begin with; it is trained once."""
-    path = folder / f"{network}_{seed}_{protocol.dense_epochs}_{protocol.batches}.safetensors"
+    name = network if data == DATA else f"{network}_{data}"
+    path = folder / f"{name}_{seed}_{protocol.dense_epochs}_{protocol.batches}.safetensors"
     model = untrained(network, arguments, seed)
     if path.exists():
         load_tensors(model, read_tensors(path), str(path))
         return model.eval()
-    config = FitConfig(epochs=protocol.dense_epochs, lr=0.2, seed=seed, precision=protocol.precision)
-    fit(model, batches(protocol, seed), config=config, progress=False)
+    config = FitConfig(epochs=protocol.dense_epochs, lr=lr, seed=seed, precision=protocol.precision)
+    fit(model, batches(protocol, seed, data), config=config, progress=False)
     write_tensors(path, model)
     return model.eval()
 
 
-def scores(model: nn.Module) -> dict[str, float]:
+def scores(model: nn.Module, data: str = DATA) -> dict[str, float]:
     """Return accuracy on the validation part, and on the test images: the latter once, for the table."""
-    data = dataset()
-    return {split: evaluate(model, data.evaluation(split)).accuracy for split in ("validation", "test")}
+    images = dataset(data)
+    return {split: evaluate(model, images.evaluation(split)).accuracy for split in ("validation", "test")}
 
 
-def finetuning(seed: int, protocol: Protocol) -> FitConfig:
+def finetuning(seed: int, protocol: Protocol, *, epochs: int | None = None, lr: float = 0.05) -> FitConfig:
     """Return how everything is trained that begins with the weights of the dense network."""
-    return FitConfig(
-        epochs=protocol.epochs, lr=0.05, schedule="cosine", seed=seed, precision=protocol.precision
-    )
+    epochs = protocol.epochs if epochs is None else epochs
+    return FitConfig(epochs=epochs, lr=lr, schedule="cosine", seed=seed, precision=protocol.precision)

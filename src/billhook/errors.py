@@ -26,12 +26,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class BillhookError(Exception):
     """Base of all errors raised on purpose; the CLI prints its text without a traceback."""
 
     exit_code = 1
+
+    def __reduce__(self) -> Any:
+        """Let errors come back from other processes, whatever their constructors take."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[BillhookError], args: tuple[Any, ...], state: dict[str, Any]) -> BillhookError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(BillhookError):
@@ -104,8 +116,8 @@ class PenaltyError(BillhookError):
 
     def __init__(self, tensor: str, step: int, strength: float, option: str) -> None:
         super().__init__(
-            f"the penalty diverges at step {step}: {tensor!r} runs away under a strength of {strength:.3g}; lower "
-            f"the option {option!r} or the learning rate. The last checkpoint, if there is one, was kept"
+            f"the penalty diverges at step {step}: {tensor!r} runs away under a strength of {strength:.3g}; "
+            f"lower the option {option!r} or the learning rate. The last checkpoint, if any, was kept"
         )
         self.tensor, self.step, self.strength = tensor, step, strength
 

@@ -43,7 +43,8 @@ class Number(Rule):
         kinds = (int,) if self.integer else (int, float)
         if not isinstance(value, kinds) or isinstance(value, bool):
             return False
-        return math.isfinite(value) and self.low <= value <= self.high
+        # Comparing takes whole numbers of any size; `isfinite` does not.
+        return self.low <= value <= self.high and abs(value) < math.inf
 
     def __str__(self) -> str:
         kind = "an integer" if self.integer else "a number"

@@ -94,5 +94,5 @@ class Registry(Generic[T]):
     def _files(self) -> dict[str, str]:
         """Return the module that holds each name."""
         path = importlib.import_module(self.package).__path__
-        files = [m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
+        files = [m.name for m in pkgutil.iter_modules(path) if not (m.ispkg or m.name.startswith("_"))]
         return {f.rstrip("_").replace("_", "-") if self.dashes else f.rstrip("_"): f for f in files}

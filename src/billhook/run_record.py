@@ -39,6 +39,9 @@ Metric = Literal[
     "macs",
     "params",
     "size",
+    "size_gzip",
+    "stored",
+    "stored_gzip",
     "bytes",
     "peak_activation_bytes",
     "peak_rss",
@@ -52,7 +55,8 @@ class Row:
     """One metric before and after.
 
     Attributes:
-        metric: "size" is the exported file, "bytes" the weights in memory, "peak_rss" the measured process.
+        metric: "size" is the exported file, "stored" the file of weights with their patterns, "…_gzip" either
+            of them after gzip, "bytes" the weights in memory, "peak_rss" the measured process.
         before, after: Original and compressed network, same unit and conditions.
         better: Which direction is an improvement.
     """
@@ -106,12 +110,43 @@ class Epoch:
 
 @dataclass(frozen=True)
 class LayerChange:
-    """Output channels of one layer before and after; `kind` is e.g. "conv2d" or "linear"."""
+    """One layer before and after.
+
+    Attributes:
+        layer: Its name.
+        kind: E.g. "conv2d" or "linear".
+        before, after: Output channels.
+        weights: How many weights the original has; 0 if that was not noted.
+        kept: How many of them may differ from zero in the end.
+        pattern: Which of those that channels have left may; "" if all.
+    """
 
     layer: str
     kind: str
     before: int
     after: int
+    weights: int = 0
+    kept: int = 0
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What patterns have made of the weights that they are for.
+
+    Attributes:
+        tensors: How many weights have a pattern.
+        weights: How many numbers they consisted of, once channels had left.
+        kept: How many of these may differ from zero.
+        numbers: How many are stored; fewer where weights share a magnitude.
+        held: Whether fine-tuning has kept every pattern, bit by bit; None if there was none.
+    """
+
+    tensors: int
+    weights: int
+    kept: int
+    numbers: int
+    held: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -148,10 +183,11 @@ class Results:
         created: Start of the run, ISO 8601 with time zone.
         status: "done", "interrupted" (can be resumed) or "failed" (the reason is the last of `notes`).
         budget: `Budget.to_dict()`.
-        method: Registry name of the criterion or method.
+        method: Registry name of the criterion or method, of the sparse method, or both: "l2 + admm".
         seeds: Every seed that was used.
         rows: Metrics before and after, in the order in which they are shown.
         latency_ratio: Speed-up from the interleaved run; None if latency was not measured.
+        sparsity: How many weights are zero; None if no pattern was asked for.
         check: Outcome of `verify`; None if it was switched off or not reached.
         budget_met: Each bound and what was reached.
         trajectory: Accuracy and latency on the way: original, pruned, fine-tuned epoch 1, …
@@ -169,6 +205,7 @@ class Results:
     seeds: tuple[int, ...] = ()
     rows: tuple[Row, ...] = ()
     latency_ratio: LatencyRatio | None = None
+    sparsity: Sparsity | None = None
     check: Check | None = None
     budget_met: tuple[BudgetEntry, ...] = ()
     trajectory: tuple[TrajectoryPoint, ...] = ()

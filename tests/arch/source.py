@@ -10,7 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
 # By import name.
-OPTIONAL = ("onnx", "onnxscript", "onnxruntime", "openvino", "lightning_fabric", "plotly", "sklearn", "PIL")
+OPTIONAL = (
+    *("onnx", "onnxscript", "onnxruntime", "openvino", "lightning_fabric"),
+    *("plotly", "sklearn", "PIL", "gymnasium"),
+)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ TESTED_ONE_BY_ONE = ("billhook.criteria", "billhook.allocate", "billhook.methods
 
 
 def _registries() -> list[Registry[object]]:
-    packages = [m.name for m in pkgutil.iter_modules(billhook.__path__) if m.ispkg]
-    modules = [importlib.import_module(f"billhook.{name}") for name in packages]
+    packages = [m.name for m in pkgutil.walk_packages(billhook.__path__, "billhook.") if m.ispkg]
+    # That of the patterns lies below the folder which it lists.
+    modules = [importlib.import_module(name) for name in (*packages, "billhook.graph.patterns")]
     found = {v.package: v for m in modules for v in vars(m).values() if isinstance(v, Registry)}
     return list(found.values())
 
@@ -49,7 +50,7 @@ def test_an_entry_has_a_record_and_an_object(registry: Registry[object], name: s
 def test_an_entry_has_its_own_test_file(registry: Registry[object], name: str) -> None:
     if not registry.package.startswith(TESTED_ONE_BY_ONE):
         return
-    folder = ROOT / "tests/unit" / registry.package.split(".")[1]
+    folder = (ROOT / "tests/unit").joinpath(*registry.package.split(".")[1:])
     file = f"test_{name.replace('-', '_')}.py"
     assert list(folder.rglob(file)), f"write {file} below {folder.relative_to(ROOT)}"
 

@@ -49,7 +49,7 @@ def check(outcome: Outcome, code: int, *parts: str) -> None:
         (("compress", NET, *SHAPE, "--budget", "mac=0.5"), ("'mac'", "did you mean 'macs'")),
         (("compress", NET, *SHAPE, "--budget", "macs"), ("--budget 'macs': write METRIC=BOUND",)),
         (("compress", NET, *SHAPE, "--budget", "macs=lots"), ("--budget: cannot read 'lots' as count",)),
-        (("compress", NET, *SHAPE), ("there is no budget: give --budget",)),
+        (("compress", NET, *SHAPE), ("there is no budget and no sparsity: give --budget",)),
         (
             ("compress", NET, *SHAPE, *HALF, "--fuse", "agressive"),
             ("--fuse: must be one of 'none', 'conservative', 'aggressive', found 'agressive'",),

@@ -17,6 +17,7 @@ from billhook.run_record import (
     Results,
     Row,
     Run,
+    Sparsity,
     save_groups,
     save_layers,
 )
@@ -39,7 +40,23 @@ def test_results_survive_json() -> None:
     results = one_run().results
     assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
     assert Results.from_dict(MINIMAL.to_dict()) == MINIMAL
-    assert results.to_dict() == results_file()
+    assert results.to_dict() == {**results_file(), "sparsity": None}  # the file is older than patterns
+
+
+def test_layers_of_an_older_run_have_no_patterns(run_directory: Path) -> None:
+    old = json.loads((run_directory / "layers.json").read_text())
+    assert set(old[0]) == {"layer", "kind", "before", "after"}
+    assert {(x.weights, x.kept, x.pattern) for x in Run.load(run_directory).layers} == {(0, 0, "")}
+
+
+def test_patterns_of_a_run_read_back(tmp_path: Path) -> None:
+    sparsity = Sparsity(tensors=1, weights=100, kept=20, numbers=10, held=True)
+    replace(MINIMAL, sparsity=sparsity).save(tmp_path)
+    layer = LayerChange("a", "linear", 10, 10, weights=100, kept=20, pattern="4x1")
+    save_layers(tmp_path, [layer])
+    run = Run.load(tmp_path)
+    assert run.results.sparsity == sparsity
+    assert run.layers == (layer,)
 
 
 def test_a_written_run_reads_back(tmp_path: Path) -> None:

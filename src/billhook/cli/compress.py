@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from billhook.cli.compress_options import (
+    Allocation,
     Allocator,
     Backend,
     Batch,
@@ -21,12 +22,17 @@ from billhook.cli.compress_options import (
     Method,
     Name,
     Option,
+    Pattern,
     PruneEpochs,
     Resume,
     RoundTo,
     Runs,
     SaveRecipe,
     Seed,
+    SparseEpochs,
+    SparseMethod,
+    SparseOption,
+    Sparsity,
     Target,
     Threads,
     Verify,
@@ -78,6 +84,12 @@ def compress(
     mixing: Mixing = None,
     verify: Verify = None,
     prune_epochs: PruneEpochs = None,
+    sparsity: Sparsity = None,
+    pattern: Pattern = None,
+    sparse_method: SparseMethod = None,
+    sparse_option: SparseOption = [],  # noqa: B006
+    sparse_epochs: SparseEpochs = None,
+    allocation: Allocation = None,
     epochs: Epochs = None,
     lr: Lr = None,
     distill: Distill = None,
@@ -93,7 +105,7 @@ def compress(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compress a network to a budget: prune, verify, fine-tune, export, measure."""
+    """Compress a network: prune to a budget, make weights zero, verify, fine-tune, export, measure."""
     from billhook.recipe import from_target, save
 
     terminal = Terminal(as_json, quiet)
@@ -115,6 +127,14 @@ def compress(
             ("prune", "mixing"): ("--mixing", mixing),
             ("prune", "verify"): ("--verify", verify),
             ("prune", "training", "epochs"): ("--prune-epochs", prune_epochs),
+            ("sparse", "sparsity"): ("--sparsity", sparsity),
+            ("sparse", "pattern"): ("--pattern", pattern),
+            ("sparse", "method"): ("--sparse-method", sparse_method),
+            **key_values(("sparse", "options"), "--sparse-option", sparse_option),
+            ("sparse", "training", "epochs"): ("--sparse-epochs", sparse_epochs),
+            ("sparse", "allocation"): ("--allocation", allocation),
+            ("sparse", "include"): ("--include", include),
+            ("sparse", "exclude"): ("--exclude", exclude),
             ("finetune", "epochs"): ("--epochs", epochs),
             ("finetune", "lr"): ("--lr", _number_or_word(lr)),
             ("finetune", "distill"): ("--distill", distill),
@@ -165,7 +185,7 @@ def _bounds(texts: list[str]) -> dict[str, str]:
 
 def _preview(terminal: Terminal, recipe: Recipe) -> None:
     from billhook.pipeline import preview
-    from billhook.report import cost_table, groups_table
+    from billhook.report import cost_table, groups_table, weights_table
 
     decision = preview(recipe)
     groups = groups_table(decision.groups, kept=decision.plan.counts)
@@ -175,6 +195,7 @@ def _preview(terminal: Terminal, recipe: Recipe) -> None:
         *((f"fused: {fused}", "") if fused else ()),
         groups,
         "",
+        *((weights_table(decision.weights), "") if decision.weights else ()),
         cost_table(decision.before, decision.after),
     )
 

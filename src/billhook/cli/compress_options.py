@@ -33,6 +33,53 @@ Option = Annotated[
 Allocator = Annotated[
     str | None, typer.Option("--allocator", metavar="NAME", help="How width is shared out between layers.")
 ]
+Sparsity = Annotated[
+    float | None,
+    typer.Option("--sparsity", metavar="X", help="Fraction of the weights that become zero, e.g. 0.8."),
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        metavar="PATTERN",
+        help="Which weights leave together: unstructured, 4x1, kernel_pattern, …; of A|B|dense, each layer "
+        "gets the first that fits.",
+        show_default="4x1|dense",
+    ),
+]
+SparseMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--sparse-method",
+        metavar="NAME",
+        help="What decides which weights leave; see `billhook methods`.",
+        show_default="magnitude",
+    ),
+]
+SparseOption = Annotated[
+    list[str],
+    typer.Option(
+        "--sparse-option", metavar="KEY=VALUE", help="Option of the sparse method. Repeat for several."
+    ),
+]
+SparseEpochs = Annotated[
+    int | None,
+    typer.Option(
+        "--sparse-epochs",
+        metavar="N",
+        help="Epochs of a sparse method that trains.",
+        show_default="2",
+    ),
+]
+Allocation = Annotated[
+    str | None,
+    typer.Option(
+        "--allocation",
+        metavar="NAME",
+        help="How zeros are shared out between layers: lamp, global, uniform, erk.",
+        show_default="lamp",
+    ),
+]
 RoundTo = Annotated[
     int | None,
     typer.Option(

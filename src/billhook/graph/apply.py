@@ -24,10 +24,10 @@ from billhook.graph.fusions import as_layers, fused
 from billhook.graph.graph import Graph, capture_call, graph_of
 from billhook.graph.inputs import Call
 from billhook.graph.layers import LayeredNetwork, take_after
-from billhook.graph.patterns import impose_
 from billhook.graph.plan import Plan
 from billhook.graph.section import sections
 from billhook.graph.slicing import copy_around, fill, hollow
+from billhook.graph.structure import impose_
 
 _LOG = logging.getLogger("billhook")
 

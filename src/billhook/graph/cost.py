@@ -14,17 +14,16 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import fx
 
 from billhook.errors import InputError, suggest
 from billhook.graph.branches import Branch
-from billhook.graph.labels import Dims, Labels
+from billhook.graph.labels import Labels
+from billhook.graph.liveness import bytes_of, owners
 from billhook.graph.partition import Partition
-from billhook.graph.patterns import Structure
 from billhook.graph.plan import Plan
 from billhook.graph.rules import Flow
-from billhook.graph.rules._base import bind, shape_of
+from billhook.graph.structure import Structure
 from billhook.graph.weights import weight_layers
 from billhook.results import Cost
 
@@ -33,24 +32,6 @@ Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 Affine = tuple[int, tuple[tuple[int, int], ...]]
 
 METRICS = ("macs", "params", "bytes", "peak_activation_bytes")
-_ALIASES = frozenset(
-    [
-        *(
-            "view",
-            "reshape",
-            "flatten",
-            "unflatten",
-            "squeeze",
-            "unsqueeze",
-            "permute",
-            "transpose",
-            "t",
-            "mT",
-        ),
-        *("expand", "expand_as", "select", "slice", "narrow", "split", "split_with_sizes", "chunk", "unbind"),
-        *("alias", "detach", "dropout", "contiguous", "to", "view_as", "reshape_as", "swapaxes", "movedim"),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -232,7 +213,7 @@ class CostModel:
         Memory that a branch fills and others read or change later counts even if the branch is gone.
         """
         nodes = list(flow.program.graph.nodes)
-        owner, last = _owners(flow, nodes)
+        owner, last = owners(flow, nodes)
         sizes: dict[tuple[int, tuple[int, ...], int], int] = {}
         size_of: dict[fx.Node, int] = {}
         branch_of: dict[fx.Node, int] = {}
@@ -241,7 +222,7 @@ class CostModel:
                 branches.get(node, -1), branch_of.get(source, branches.get(node, -1))
             )
         for node, branch in branch_of.items():
-            constant, dims = _bytes_of(flow, node)
+            constant, dims = bytes_of(flow, node)
             key = (constant, tuple(sorted(self._dimension(d) for d in dims)), branch)
             size_of[node] = sizes.setdefault(key, len(sizes))
         born = {node: i for i, node in enumerate(nodes)}
@@ -271,48 +252,3 @@ def _tensor_axes(flow: Flow, partition: Partition) -> dict[str, tuple[int, tuple
         plain = prod(s for a, s in enumerate(shape) if a not in labelled)
         result[name] = (plain, tuple(labelled.values()))
     return result
-
-
-def _bytes_of(flow: Flow, node: fx.Node) -> tuple[int, list[Labels]]:
-    value, dims = node.meta["val"], flow.values.get(node)
-    if isinstance(value, (list, tuple)):  # several results: count them as plain bytes
-        parts = [v for v in value if isinstance(v, torch.Tensor)]
-        return sum(v.element_size() * prod(int(s) for s in v.shape) for v in parts), []
-    labels: Dims = list(dims) if dims else []  # type: ignore[arg-type]
-    shape = shape_of(node)
-    if len(labels) != len(shape):
-        labels = [None] * len(shape)
-    plain = prod(s for s, d in zip(shape, labels, strict=True) if d is None)
-    return int(value.element_size()) * plain, [d for d in labels if d is not None]
-
-
-def _owners(flow: Flow, nodes: Sequence[fx.Node]) -> tuple[Mapping[fx.Node, fx.Node], Mapping[fx.Node, int]]:
-    """Return the node that owns each activation's memory, and the last step at which that memory is read."""
-    owner: dict[fx.Node, fx.Node] = {}
-    last: dict[fx.Node, int] = {}
-    for step, node in enumerate(nodes):
-        for operand in node.all_input_nodes:
-            if operand in owner:
-                last[owner[operand]] = step
-        if node.op == "placeholder" and node.name in flow.program.inputs:
-            owner[node], last[node] = node, step
-        elif node.op == "call_function" and _has_tensor(node):
-            source = next((n for n in node.all_input_nodes if n in owner), None)
-            alias = _in_place(node) or bind(node).name in _ALIASES or "getitem" in str(node.target)
-            if alias and source is None:
-                continue  # a part of a weight
-            owner[node] = owner[source] if alias and source is not None else node
-            last[owner[node]] = step
-    return owner, last
-
-
-def _has_tensor(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) or (
-        isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value)
-    )
-
-
-def _in_place(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.name.endswith("_") and not schema.name.endswith("__")

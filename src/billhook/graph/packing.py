@@ -37,6 +37,8 @@ def unpack(data: Bytes, shape: tuple[int, ...], levels: int) -> Array:
         raise ValueError("an array of unknown coding")
     code, body = int(data[0]), data[1:]
     if code == _GAPS:
+        if levels != 2:
+            raise ValueError("gaps are for flags only")
         return _unpack_gaps(body, count).reshape(shape)
     width = _width(levels)
     if len(body) != -(-count * width // 8):

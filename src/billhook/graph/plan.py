@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from billhook.errors import PlanError
-from billhook.graph.patterns import Structure
+from billhook.graph.structure import Structure
 
 Keep = npt.NDArray[np.bool_]
 FORMAT = "billhook.plan/1"
@@ -81,7 +81,7 @@ class Plan:
         return replace(self, made_by={**self.made_by, **entries})
 
     def diff(self, other: Plan) -> dict[str, tuple[int, int]]:
-        """Return {group: (units kept here, units kept in `other`)} where plans differ; for tensors, weights."""
+        """Return {group: (units kept here, units kept in `other`)} that differ; for tensors, weights."""
         names = sorted({*self.keep, *other.keep})
         out = {}
         for name in names:
@@ -155,7 +155,7 @@ class Plan:
         """Return the plan in `text`; raises `PlanError`."""
         try:
             return cls.from_dict(json.loads(text))
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:  # numbers of thousands of digits as well
             raise PlanError(f"plan is not valid JSON: {e}") from None
 
     def save(self, path: str | Path) -> None:

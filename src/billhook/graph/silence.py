@@ -24,10 +24,10 @@ from billhook.graph.constants import Mask, arguments, rewrite, symbolic
 from billhook.graph.fusions import fused
 from billhook.graph.graph import Graph, capture_call, graph_of, mixing_of
 from billhook.graph.inputs import Call, ExampleInputs
-from billhook.graph.patterns import require_fit
 from billhook.graph.plan import Plan
 from billhook.graph.rules._base import bind
 from billhook.graph.slicing import named_tensors
+from billhook.graph.structure import require_fit
 
 Observer = Callable[[fx.Node, Any], None]
 

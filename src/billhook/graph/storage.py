@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from billhook.errors import CaptureError, PlanError, StorageError
 from billhook.graph import inputs as example
 from billhook.graph.apply import apply
+from billhook.graph.encoding import decoded, encoded, require_equal
 from billhook.graph.fusions import fused
 from billhook.graph.graph import capture_call, mixing_of
 from billhook.graph.layers import LayeredNetwork
 from billhook.graph.plan import Plan
+from billhook.graph.structure import Structure
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
+_PATTERNS = "patterns"  # entry of a file's metadata
 
 
 def save(directory: str | Path, model: nn.Module, plan: Plan) -> None:
     """Write `plan.json` and `weights.safetensors` into `directory` (made if missing).
 
     `model` may be the smaller network (fine-tuned or not) or the original, which is then made smaller first.
-    Each file appears whole or not at all.
+    Where channels stay and only patterns are demanded, nothing tells the two apart: then `model` must be the
+    sparse network. A weight with a pattern takes the bytes of its numbers and its structure (see
+    `billhook.graph.encoding`). Each file appears whole or not at all.
 
     Raises:
-        PlanError: if `model` is neither. StorageError: if the files cannot be written.
+        PlanError: if `model` is neither.
+        StorageError: if the files cannot be written, or if a weight does not have the pattern that the plan
+            demands, as after training that did not hold it.
     """
     if not isinstance(model, LayeredNetwork):
         model = fused(model, plan)
-    small = apply(model, plan) if _is_original(model, plan) else model
+    same_size = bool(plan.patterns) and not plan.removed
+    small = model if same_size or not _is_original(model, plan) else apply(model, plan)
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_tensors(directory / WEIGHTS, small, {"fingerprint": plan.fingerprint})
+        write_tensors(directory / WEIGHTS, small, {"fingerprint": plan.fingerprint}, plan.patterns)
         plan.save(directory / PLAN)
     except OSError as e:
         raise StorageError(f"cannot write the network to {directory}: {e}") from e
@@ -60,21 +68,34 @@ def load(directory: str | Path, model_factory: Callable[[], nn.Module]) -> nn.Mo
                 f"{directory / name} is missing; give a directory written by billhook.save or compress"
             )
     plan = Plan.load(directory / PLAN)
-    tensors = read_tensors(directory / WEIGHTS)
+    tensors = read_tensors(directory / WEIGHTS, plan.patterns)
     small = apply(model_factory(), plan)
     load_tensors(small, tensors, str(directory / WEIGHTS))
     return small
 
 
-def write_tensors(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path,
+    network: nn.Module,
+    metadata: Mapping[str, str] | None = None,
+    structures: Mapping[str, Structure] | None = None,
+) -> None:
     """Write the state of `network`; the file appears whole or not at all.
 
+    Args:
+        path: The file.
+        network: Whose tensors.
+        metadata: What else the file says.
+        structures: Of weights that are stored as the few numbers they consist of.
     Raises:
-        StorageError: if it cannot be written; a full disk stays the `OSError` it is.
+        StorageError: if it cannot be written, or a weight does not have its structure; a full disk stays the
+            `OSError` it is.
     """
+    entries, description = encoded(_unique(network, structures or {}), structures or {})
+    described = {_PATTERNS: description} if description else {}
     part = path.with_name(path.name + ".part")
     try:
-        save_file(_unique(network), part, metadata)
+        save_file(entries, part, {**(metadata or {}), **described})
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # safetensors makes files that nobody else may read
@@ -85,12 +106,28 @@ def write_tensors(path: Path, network: nn.Module, metadata: dict[str, str] | Non
         part.unlink(missing_ok=True)
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file; raises `StorageError` if it is broken."""
+def read_tensors(path: str | Path, structures: Mapping[str, Structure] | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file in full, those that are stored with a pattern too.
+
+    Needs neither a network nor a plan.
+
+    Args:
+        path: The file.
+        structures: What its weights must have, and nothing else; None takes what there is.
+    Raises:
+        StorageError: if the file is broken, or has other structures; names the tensor.
+    """
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            text = (file.metadata() or {}).get(_PATTERNS, "")
+        size = Path(path).stat().st_size
     except (SafetensorError, OSError, ValueError) as e:
         raise StorageError(f"{path} is truncated or not a safetensors file: {e}") from None
+    tensors, found = decoded(entries, text, size, str(path))
+    if structures is not None:
+        require_equal(found, structures, str(path))
+    return tensors
 
 
 def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -112,11 +149,11 @@ def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) ->
             own[name].copy_(tensor)
 
 
-def _unique(network: nn.Module) -> dict[str, Tensor]:
-    """Return the state with shared tensors under their first name only."""
+def _unique(network: nn.Module, structures: Mapping[str, Structure]) -> dict[str, Tensor]:
+    """Return the state with shared tensors under one name: that of their structure, or the first."""
     seen: set[tuple[int, tuple[int, ...]]] = set()
     result: dict[str, Tensor] = {}
-    for name, tensor in network.state_dict().items():
+    for name, tensor in sorted(network.state_dict().items(), key=lambda item: item[0] not in structures):
         key = (tensor.data_ptr(), tuple(tensor.shape))
         if tensor.numel() and key in seen:
             continue

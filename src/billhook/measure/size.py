@@ -1,8 +1,9 @@
-"""What an exported network weighs on disk and on the wire."""
+"""What a network weighs on disk and on the wire: as it is exported, and as its weights are stored."""
 
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 from billhook.measure.artifact import Artifact
 from billhook.results import Measurement
@@ -23,12 +24,25 @@ def compressed_size(artifact: Artifact, *, level: int = 6) -> Measurement:
 
     Dense float weights hardly compress; zeros, repeated and low-bit weights do.
     """
-    total = 0
-    for record in artifact.manifest.files:
-        packer = zlib.compressobj(level, wbits=GZIP_FORMAT)
-        with (artifact.directory / record.name).open("rb") as f:
-            while chunk := f.read(CHUNK):
-                total += len(packer.compress(chunk))
-        total += len(packer.flush())
+    total = sum(_packed(artifact.directory / record.name, level) for record in artifact.manifest.files)
     conditions = {"of": "model files", "compression": f"gzip -{level}", "runtime": artifact.manifest.backend}
     return Measurement(float(total), "B", conditions=conditions)
+
+
+def stored_size(path: Path, *, level: int = 6) -> tuple[Measurement, Measurement]:
+    """Return the size in bytes of a file of weights, as it is and after gzip."""
+    conditions = {"of": path.name}
+    return (
+        Measurement(float(path.stat().st_size), "B", conditions=conditions),
+        Measurement(
+            float(_packed(path, level)), "B", conditions={**conditions, "compression": f"gzip -{level}"}
+        ),
+    )
+
+
+def _packed(path: Path, level: int) -> int:
+    packer, total = zlib.compressobj(level, wbits=GZIP_FORMAT), 0
+    with path.open("rb") as f:
+        while chunk := f.read(CHUNK):
+            total += len(packer.compress(chunk))
+    return total + len(packer.flush())

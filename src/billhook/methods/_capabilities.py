@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from billhook.criteria import criteria
+from billhook.graph.patterns import patterns
 from billhook.methods import methods
+from billhook.methods.sparse import sparse_methods
 from billhook.options import Configurable, describe
 from billhook.registry import Registry
 
@@ -19,8 +21,8 @@ class Capability:
     """One row.
 
     Attributes:
-        name: What to write as `method`.
-        kind: "method" or "criterion".
+        name: What to write as `method`, `sparse.method` or in `pattern`.
+        kind: "method", "criterion", "sparse method" or "pattern".
         title: What it does, in one line.
         source: Paper, or "billhook".
         needs_data: Learns from calibration or training data.
@@ -44,6 +46,16 @@ class Capability:
 def capabilities() -> list[Capability]:
     """Return a row for every method and criterion, methods first, sorted by name."""
     return [*_rows(methods, "methods"), *_rows(criteria, "criteria")]
+
+
+def sparse_capabilities() -> list[Capability]:
+    """Return a row for every sparse method, sorted by name."""
+    return _rows(sparse_methods, "methods/sparse")
+
+
+def pattern_capabilities() -> list[Capability]:
+    """Return a row for every pattern of weights, sorted by name."""
+    return _rows(patterns, "sparse/patterns")
 
 
 def _rows(registry: Registry[type[K]], folder: str) -> list[Capability]:

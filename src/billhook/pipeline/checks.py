@@ -10,6 +10,7 @@ from billhook.measure.environment import versions
 from billhook.methods import Method, Problem, methods
 from billhook.methods._prune import find_method
 from billhook.pipeline.deciding import trains
+from billhook.pipeline.sparsifying import check_sparse, sparse_trains
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.work import Work
 from billhook.recipe import Recipe
@@ -21,23 +22,30 @@ def check(subject: Subject) -> None:
     """Raise now what a stage would raise after hours.
 
     Raises:
-        InputError: if there is no budget, an option does not exist, a scope pattern matches nothing, or
-            data are missing.
+        InputError: if there is neither a budget nor a sparsity, an option does not exist, a pattern does not
+            fit a layer, a scope matches nothing, or data are missing.
         CaptureError: if the network cannot be captured.
         MissingExtraError: if the runtime or the training library is not installed.
     """
     recipe = subject.recipe
-    if recipe.budget is None:
-        raise InputError("there is no budget: give --budget latency=0.5, or a [budget] table in the recipe")
-    method = _check_method(recipe)
+    if recipe.budget is None and not recipe.sparse.wanted:
+        check_sparse(subject)
+        raise InputError(
+            "there is no budget and no sparsity: give --budget latency=0.5 or --sparsity 0.8, or a [budget] "
+            "or a [sparse] table in the recipe"
+        )
+    method = None if recipe.budget is None else _check_method(recipe)
     if recipe.train is not None and recipe.data is None:
         raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
     runtime = backends.get(recipe.export.backend)
     if not versions((runtime.library,)):
         raise MissingExtraError(runtime.library, runtime.extra, f"the runtime {recipe.export.backend!r}")
     finetunes = recipe.data is not None and recipe.finetune.wanted
-    if (subject.trains or finetunes or trains(recipe.prune.method)) and not versions((TRAINER,)):
+    if (subject.trains or finetunes or _decides_in_training(recipe)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")
+    check_sparse(subject)
+    if method is None or recipe.budget is None:
+        return
     scope = Scope(recipe.prune.include, recipe.prune.exclude)
     scope.select(subject.prunable_graph.groups)
     method.check(
@@ -50,6 +58,11 @@ def check(subject: Subject) -> None:
             captured=subject.prunable_graph,
         )
     )
+
+
+def _decides_in_training(recipe: Recipe) -> bool:
+    channels = recipe.budget is not None and trains(recipe.prune.method)
+    return channels or (recipe.sparse.wanted and sparse_trains(recipe.sparse.method))
 
 
 def _check_method(recipe: Recipe) -> Method:

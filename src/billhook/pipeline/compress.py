@@ -17,6 +17,7 @@ from billhook.pipeline.event import Event, Listener, silent
 from billhook.pipeline.order import STAGES
 from billhook.pipeline.run_directory import RECIPE, RunDirectory
 from billhook.pipeline.runner import run_stages
+from billhook.pipeline.sparsifying import decides_by
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.summary import Status, results
 from billhook.pipeline.work import Work
@@ -124,7 +125,7 @@ def _name(recipe: Recipe) -> str:
     model = recipe.model.name
     if ":" in model:
         model = model.rpartition(":")[2]
-    words = [model, recipe.data.name if recipe.data else "", recipe.prune.method]
+    words = [model, recipe.data.name if recipe.data else "", *decides_by(recipe).split(" + ")]
     return re.sub(r"[^\w.-]+", "-", "_".join(filter(None, words)))
 
 

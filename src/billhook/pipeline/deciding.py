@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from billhook.allocate.budget import Budget
 from billhook.errors import InputError
 from billhook.fuse import ChannelCopy
-from billhook.graph import Graph, Groups, Plan, Scope
+from billhook.graph import Graph, Groups, Plan, Scope, make_plan
 from billhook.methods import Outcome, methods, shrink
+from billhook.methods.sparse import Sparsified
+from billhook.pipeline.sparsifying import pattern_text, sparse_trains, sparsify_network, weight_rows
 from billhook.pipeline.subject import Subject
 from billhook.results import Cost
 from billhook.run_record import LayerChange
-from billhook.train import Batches
 from billhook.units import format_count
 
 
@@ -24,11 +27,12 @@ class Decision:
     """A plan and what it means.
 
     Attributes:
-        outcome: The plan, and the network it is for: the original, or one with the weights that the method
-            has given it.
+        outcome: The plan of channels, and the network it is for: the original, or one with the weights that
+            the method has given it.
         before, after: Costs of the original and of the smaller network.
         groups: The group table.
-        layers: Output channels per layer.
+        layers: Output channels and weights per layer.
+        sparse: Zeros in the weights that are left, where a preview has decided them too.
     """
 
     outcome: Outcome
@@ -36,11 +40,17 @@ class Decision:
     after: Cost
     groups: Groups
     layers: tuple[LayerChange, ...]
+    sparse: Sparsified | None = None
 
     @property
     def plan(self) -> Plan:
-        """Which units stay."""
-        return self.outcome.plan
+        """What stays."""
+        return self.outcome.plan if self.sparse is None else self.sparse.plan
+
+    @property
+    def weights(self) -> list[dict[str, Any]]:
+        """Return one row for each weight that has a pattern, as plain data."""
+        return weight_rows(self.plan.patterns)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -48,6 +58,7 @@ class Decision:
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "groups": self.group_rows(),
+            **({"weights": self.weights} if self.sparse is not None else {}),
             "plan": self.plan.to_dict(),
         }
 
@@ -63,17 +74,33 @@ def preview_plan(subject: Subject) -> Decision:
     Raises:
         InputError: if the method decides while it trains.
     """
-    method = subject.recipe.prune.method
-    if trains(method):
-        raise InputError(
-            f"method {method!r} decides while it trains, so a dry run cannot show its plan; run it, or "
-            "preview a method that only looks at the network, such as 'l2'"
-        )
-    return decide_plan(subject, None)
+    recipe = subject.recipe
+    if recipe.budget is not None and trains(recipe.prune.method):
+        raise _decides_later("method", recipe.prune.method, "l2")
+    if recipe.sparse.wanted and sparse_trains(recipe.sparse.method):
+        raise _decides_later("sparse method", recipe.sparse.method, "magnitude")
+    decision = decide_plan(subject, None)
+    if not recipe.sparse.wanted:
+        return decision
+    sparse = sparsify_network(subject, decision.outcome.model, decision.plan, None)
+    graph = subject.prunable_graph
+    return replace(
+        decision,
+        after=graph.costs.cost(sparse.plan),
+        layers=layer_changes(subject.prunable, graph, sparse.plan),
+        sparse=sparse,
+    )
+
+
+def _decides_later(kind: str, method: str, other: str) -> InputError:
+    return InputError(
+        f"{kind} {method!r} decides while it trains, so a dry run cannot show its plan; run it, or preview a "
+        f"method that only looks at the network, such as {other!r}"
+    )
 
 
 def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = False) -> Decision:
-    """Return a plan that meets the recipe's budget, and the weights it is for.
+    """Return a plan that meets the recipe's budget, and the weights it is for; all channels stay without one.
 
     A bound on latency exports and measures candidates, in a temporary folder. A method that trains continues
     at the step of its last checkpoint.
@@ -83,21 +110,35 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
         checkpoints: Where a method that trains keeps what it needs to go on.
         bars: Show progress bars while it trains.
     """
-    recipe = subject.recipe
-    assert recipe.budget is not None
-    wanted = recipe.prune
-    training = trains(wanted.method)
     graph, before = subject.prunable_graph, subject.graph.costs.cost(None)
-    outcome = shrink(
+    bounds = subject.recipe.budget
+    if bounds is None:
+        outcome = Outcome(make_plan(graph, {}), subject.prunable)
+    else:
+        budget = bounds.to_budget().of(before, graph.costs.cost(None))
+        outcome = _shrunk(subject, budget, checkpoints, bars=bars)
+    return Decision(
+        outcome=outcome,
+        before=before,
+        after=graph.costs.cost(outcome.plan),
+        groups=graph.groups,
+        layers=layer_changes(subject.prunable, graph, outcome.plan),
+    )
+
+
+def _shrunk(subject: Subject, budget: Budget, checkpoints: Path | None, *, bars: bool) -> Outcome:
+    recipe, wanted = subject.recipe, subject.recipe.prune
+    training = trains(wanted.method)
+    return shrink(
         subject.prunable,
         subject.example_inputs,
-        budget=recipe.budget.to_budget().of(before, graph.costs.cost(None)),
+        budget=budget,
         method=wanted.method,
         options=wanted.options,
         allocator=wanted.allocator,
         scope=Scope(wanted.include, wanted.exclude),
         data=subject.training() if training else subject.calibration(),
-        validation=_held_out(subject),
+        validation=subject.validation(),
         round_to="auto" if wanted.round_to is None else wanted.round_to,
         backend=recipe.export.backend,
         threads=recipe.measure.threads,
@@ -108,14 +149,7 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
         checkpoint_dir=checkpoints if training else None,
         resume=training and checkpoints is not None,
         progress=bars,
-        graph=graph,
-    )
-    return Decision(
-        outcome=outcome,
-        before=before,
-        after=graph.costs.cost(outcome.plan),
-        groups=graph.groups,
-        layers=layer_changes(subject.prunable, graph, outcome.plan),
+        graph=subject.prunable_graph,
     )
 
 
@@ -133,15 +167,8 @@ def describe(decision: Decision) -> str:
     )
 
 
-def _held_out(subject: Subject) -> Batches | None:
-    """Return the validation split (its first `limit` images, if the recipe sets one), None without data."""
-    if subject.dataset is None or subject.recipe.data is None:
-        return None
-    return subject.dataset.evaluation("validation", limit=subject.recipe.data.limit)
-
-
 def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChange, ...]:
-    """Return the output channels of every layer with a weight matrix, and of copies, in processing order."""
+    """Return channels and weights of every layer with a weight matrix, and of copies, in processing order."""
     removed: dict[tuple[str, int], int] = {}
     for group in graph.groups:
         units = plan.removed.get(group.id, 0)
@@ -150,6 +177,7 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
                 key = member.tensor, member.axis
                 removed[key] = removed.get(key, 0) + units * member.width
     gone = {tensor for branch in graph.dropped(plan) for tensor in branch.tensors}
+    masks = graph.kept(plan)
     changes = {}
     for name, module in model.named_modules():
         leaf, own = ("weight", getattr(module, "weight", None))
@@ -161,6 +189,18 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
         tensor = f"{name}.{leaf}" if name else leaf
         before = int(own.shape[axis])
         after = 0 if tensor in gone else before - removed.get((tensor, axis), 0)
-        changes[tensor] = LayerChange(name or "(model)", type(module).__name__.lower(), before, after)
+        left = (
+            own.shape[i] if m is None else int(m.sum()) for i, m in enumerate(masks.tensor(tensor, own.dim()))
+        )
+        structure = plan.patterns.get(tensor)
+        changes[tensor] = LayerChange(
+            layer=name or "(model)",
+            kind=type(module).__name__.lower(),
+            before=before,
+            after=after,
+            weights=own.numel(),
+            kept=0 if tensor in gone else prod(left) if structure is None else structure.nonzeros,
+            pattern="" if structure is None else pattern_text(structure.pattern),
+        )
     order = {m.tensor: i for i, g in enumerate(graph.groups) for m in g.members if m.role != "in"}
     return tuple(changes[tensor] for tensor in sorted(changes, key=lambda t: order.get(t, len(order))))

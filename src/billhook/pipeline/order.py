@@ -13,6 +13,7 @@ from billhook.pipeline.stages import (
     prune,
     recalibrate,
     score,
+    sparsify,
     train,
 )
 from billhook.pipeline.work import Work
@@ -32,6 +33,7 @@ STAGES: tuple[Stage[Work], ...] = (
     Stage("baseline", "accuracy of the original", baseline.run, _has_data),
     Stage("decide", "what to remove", decide.run),
     Stage("prune", "removal and verification", prune.run),
+    Stage("sparsify", "zeros in the weights", sparsify.run, lambda work: work.recipe.sparse.wanted),
     Stage(
         "recalibrate", "batch-norm statistics", recalibrate.run, lambda w: _has_data(w) and not _finetunes(w)
     ),

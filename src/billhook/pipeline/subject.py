@@ -165,6 +165,12 @@ class Subject:
             return None
         return self.dataset.training(self.recipe.data.batch, seed=self.recipe.seed)
 
+    def validation(self) -> Batches | None:
+        """Return the validation split (its first `limit` images, if the recipe sets one), None without data."""
+        if self.dataset is None or self.recipe.data is None:
+            return None
+        return self.dataset.evaluation("validation", limit=self.recipe.data.limit)
+
     def weights_hash(self) -> str:
         """Return a hash of the original's weights, to notice that a resumed run has other ones."""
         digest = hashlib.sha256()

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from billhook.allocate.budget import Budget
 from billhook.pipeline.runner import Stage
+from billhook.pipeline.sparsifying import decides_by
 from billhook.pipeline.work import Work
 from billhook.results import Check, Measurement
-from billhook.run_record import BudgetEntry, Epoch, LatencyRatio, Results, Row, TrajectoryPoint
+from billhook.run_record import BudgetEntry, Epoch, LatencyRatio, Results, Row, Sparsity, TrajectoryPoint
 
 Status = Literal["done", "interrupted", "failed"]
 Outcome = Mapping[str, Any]
@@ -25,7 +26,7 @@ def results(
     recipe = work.recipe
     budget = None if recipe.budget is None else recipe.budget.to_budget()
     notes = [note for outcome in done.values() for note in outcome.get("notes", ())]
-    check = done["prune"].get("check")
+    check = (done["sparsify"] or done["prune"]).get("check")
     ratio = done["measure"].get("ratio")
     return Results(
         name=work.directory.path.name,
@@ -34,13 +35,14 @@ def results(
         created=created,
         status=status,
         budget={} if budget is None else budget.to_dict(),
-        method=recipe.prune.method,
+        method=decides_by(recipe),
         seeds=(recipe.seed,),
         rows=_rows(done),
         latency_ratio=LatencyRatio(**ratio) if ratio else None,
+        sparsity=_sparsity(done),
         check=Check(**{**check, "mixed": tuple(check["mixed"])}) if check else None,
         budget_met=() if budget is None else _budget_met(budget, done),
-        trajectory=_trajectory(done),
+        trajectory=_trajectory(done, pruned=budget is not None),
         history=tuple(
             Epoch(entry["epoch"], entry["loss"], entry["metrics"].get("accuracy"))
             for entry in done["finetune"].get("history", ())
@@ -57,8 +59,7 @@ def _rows(done: Mapping[str, Outcome]) -> tuple[Row, ...]:
     if scored:
         before, after = (Measurement.from_dict(scored[side]) for side in ("before", "after"))
         rows.append(Row("accuracy", before, after, "higher"))
-    if measured:
-        rows.append(_measured("size", measured, "lower"))
+    rows += [_measured(size, measured, "lower") for size in _SIZES if _has(measured, size)]
     if costs:
         for metric, unit in _COSTS.items():
             before, after = (
@@ -71,8 +72,17 @@ def _rows(done: Mapping[str, Outcome]) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+# How a size is called in the results and by the stage.
+_SIZES = {"size": "size", "size_gzip": "gzip", "stored": "stored", "stored_gzip": "stored_gzip"}
+
+
+def _has(measured: Outcome, metric: str) -> bool:
+    return bool(measured) and all(_SIZES[metric] in measured[side] for side in ("before", "after"))
+
+
 def _measured(metric: Any, measured: Outcome, better: Literal["lower", "higher"]) -> Row:
-    before, after = (Measurement.from_dict(measured[side][metric]) for side in ("before", "after"))
+    key = _SIZES.get(metric, metric)
+    before, after = (Measurement.from_dict(measured[side][key]) for side in ("before", "after"))
     return Row(metric, before, after, better)
 
 
@@ -103,16 +113,24 @@ def _before_after(metric: str, done: Mapping[str, Outcome]) -> tuple[float, floa
 def _costs(done: Mapping[str, Outcome]) -> dict[str, Any]:
     """Return costs before and after; lowering of fusions may have changed what the plan promised."""
     decided = done["decide"]
-    lowered = done["export"].get("after")
-    return {**decided, "after": lowered} if decided and lowered else dict(decided)
+    later = done["export"].get("after") or done["sparsify"].get("after")
+    return {**decided, "after": later} if decided and later else dict(decided)
 
 
-def _trajectory(done: Mapping[str, Outcome]) -> tuple[TrajectoryPoint, ...]:
+def _sparsity(done: Mapping[str, Outcome]) -> Sparsity | None:
+    """Return how many weights are left, and whether training has kept it so."""
+    weights = done["sparsify"].get("weights")
+    return Sparsity(**weights, held=done["finetune"].get("held")) if weights else None
+
+
+def _trajectory(done: Mapping[str, Outcome], *, pruned: bool) -> tuple[TrajectoryPoint, ...]:
     """Return accuracy on the validation split and latency, step by step; widths change only once."""
     before, after = _before_after("latency", done) or (None, None)
     points = [("original", before, done["baseline"].get("accuracy"))]
-    if done["prune"]:
+    if done["prune"] and pruned:
         points.append(("pruned", after, done["prune"].get("accuracy")))
+    if done["sparsify"]:
+        points.append(("sparse", after, done["sparsify"].get("accuracy")))
     if done["recalibrate"].get("kept"):
         points.append(("batch norm recalibrated", after, done["recalibrate"]["accuracy"]))
     for entry in done["finetune"].get("history", ()):

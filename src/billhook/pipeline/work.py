@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -12,14 +14,17 @@ from billhook.data import Dataset
 from billhook.graph import Plan, apply, save
 from billhook.graph.fusions import fused
 from billhook.graph.storage import load_tensors, read_tensors, write_tensors
+from billhook.graph.structure import Structure
 from billhook.measure import Artifact
 from billhook.pipeline.event import Listener
 from billhook.pipeline.run_directory import RunDirectory, storage_errors
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe
+from billhook.results import Cost
 
 ORIGINAL = "original.safetensors"
 DECIDED = "decided.safetensors"
+SPARSE = "sparse.safetensors"
 WEIGHTS = "weights.safetensors"
 PLAN = "plan.json"
 
@@ -78,15 +83,25 @@ class Work:
         return model.eval()
 
     def pruned(self) -> nn.Module:
-        """Return a new smaller network with the weights it has right after pruning."""
-        return apply(self.decided, self.plan).eval()
+        """Return a new smaller network with the weights it has before it is fine-tuned."""
+        model = apply(self.decided, self.plan).eval()
+        if self.directory.outcome("sparsify") is not None:
+            self._read(model, SPARSE, self.plan.patterns)
+        return model
 
     @cached_property
     def compressed(self) -> nn.Module:
         """The smaller network with the weights of the last stage that changed them."""
-        model = self.pruned()
-        self._read(model, WEIGHTS)
+        model = apply(self.decided, self.plan)
+        self._read(model, WEIGHTS, self.plan.patterns)
         return model.eval()
+
+    @property
+    def costs(self) -> tuple[Cost, Cost]:
+        """Costs of the original and of the smaller network, as far as plans tell."""
+        decided = self.outcome("decide")
+        after = self.outcome("sparsify").get("after", decided["after"])
+        return Cost(**decided["before"]), Cost(**after)
 
     @property
     def artifacts(self) -> tuple[Artifact, Artifact]:
@@ -106,11 +121,21 @@ class Work:
         with storage_errors(path):
             write_tensors(path, model)
 
+    def keep_sparse(self, model: nn.Module, plan: Plan) -> None:
+        """Keep a network with zeros in its weights and the plan that says so; fine-tuning begins at it."""
+        path = self.directory.file(SPARSE)
+        with storage_errors(path):
+            write_tensors(path, model, structures=plan.patterns)
+        self.plan = plan
+        self.keep_compressed(model)
+
     def keep_compressed(self, model: nn.Module) -> None:
         """Keep the weights of the smaller network, so that `billhook.load` can read the run directory."""
         save(self.directory.path, model, self.plan)
         self.compressed = model
 
-    def _read(self, model: nn.Module, name: str) -> None:
+    def _read(
+        self, model: nn.Module, name: str, structures: Mapping[str, Structure] = MappingProxyType({})
+    ) -> None:
         path = self.directory.file(name)
-        load_tensors(model, read_tensors(path), str(path))
+        load_tensors(model, read_tensors(path, structures), str(path))

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from billhook.recipe.input_spec import InputSpec, parse_inputs
 from billhook.recipe.read import Change, build, from_target, parse, read
-from billhook.recipe.schema import Bounds, Data, Export, Finetune, Measure, Model, Prune, Recipe, Training
+from billhook.recipe.schema import Bounds, Data, Export, Measure, Model, Prune, Recipe, Sparse
+from billhook.recipe.training import Finetune, Training
 from billhook.recipe.write import save, to_toml
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Model",
     "Prune",
     "Recipe",
+    "Sparse",
     "Training",
     "build",
     "from_target",

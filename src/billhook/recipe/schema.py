@@ -1,87 +1,57 @@
-"""`Recipe`: what a user can ask for, as checked values. The only place where pydantic is used."""
+"""`Recipe`: what a user can ask for, as checked values. Only this folder uses pydantic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from billhook.allocate import allocators
 from billhook.allocate.budget import METRICS, Budget
-from billhook.errors import BillhookError, NameNotFoundError
 from billhook.fuse.options import OPERATORS, Fusion
+from billhook.graph.patterns import options_in, parse_pattern
 from billhook.measure.backend import backends
 from billhook.methods import names as method_names
-from billhook.options import rules
+from billhook.methods.sparse import sparse_methods
+from billhook.methods.sparse._patterns import MAPPINGS, is_mapping
+from billhook.options import configure, rules
 from billhook.recipe.input_spec import InputSpec, parse_inputs
+from billhook.recipe.table import Plain, Table, Texts, as_value_error, one_of
+from billhook.recipe.training import DecidingTraining, Finetune, SparseTraining, Training
 from billhook.registry import Registry
-from billhook.train.config import FitConfig
+from billhook.sparse.allocation import ALLOCATIONS
 
-Plain = bool | int | float | str | list[bool | int | float | str] | dict[str, bool | int | float | str]
-Texts = Annotated[tuple[str, ...], Field(strict=False)]
-
-
-def _one_of(kind: str, names: Callable[[], Iterable[str]]) -> AfterValidator:
-    """Return a check that a name is known; names are listed without importing what they stand for."""
-
-    def check(name: str) -> str:
-        known = list(names())
-        if name not in known:
-            raise ValueError(str(NameNotFoundError(kind, name, known)))
-        return name
-
-    return AfterValidator(check)
-
+DENSE = "dense"  # the pattern of a layer that stays as it is
 
 # Data sets are a leaf that recipes may not import; their registry is found by name, as runtimes are.
 _DATASETS: Registry[object] = Registry("data set", "billhook.data", dashes=True)
 
 
 def _input(text: str) -> str:
-    _as_value_error(lambda: InputSpec.parse(text))
+    as_value_error(lambda: InputSpec.parse(text))
     return text
 
 
-def _as_value_error(check: Callable[[], object]) -> None:
-    """Run `check`; pydantic collects `ValueError`s only, so ours become one."""
-    try:
-        check()
-    except BillhookError as e:
-        raise ValueError(str(e)) from None
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Model(_Table):
+class Model(Table):
     """What to compress: a zoo name, `package.module:callable` or `path/file.py:callable`."""
 
     name: str = Field(min_length=1)
-    args: dict[str, Plain] = {}
+    args: dict[str, Plain] = Field(default={})
     weights: str | None = None
     input: Annotated[tuple[Annotated[str, AfterValidator(_input)], ...], Field(strict=False)] = ()
 
     @field_validator("input")
     @classmethod
     def _together(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        _as_value_error(lambda: parse_inputs(texts))
+        as_value_error(lambda: parse_inputs(texts))
         return texts
 
 
-class Data(_Table):
+class Data(Table):
     """A data set by name; see `billhook.data.load`. `batch` is for training, `limit` for validation."""
 
-    name: Annotated[str, _one_of("data set", _DATASETS.names)]
+    name: Annotated[str, one_of("data set", _DATASETS.names)]
     dir: str | None = None
     fetch: bool = True
     image_size: int = Field(default=224, ge=1)
@@ -90,7 +60,7 @@ class Data(_Table):
     limit: int | None = Field(default=None, ge=1)
 
 
-class Bounds(_Table):
+class Bounds(Table):
     """Upper bounds; see `Budget`. A number up to 1 or "50%" is relative to the original."""
 
     macs: float | str | None = None
@@ -102,12 +72,12 @@ class Bounds(_Table):
     @classmethod
     def _readable(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None:
-            _as_value_error(lambda: Budget.from_dict({str(info.field_name): value}))
+            as_value_error(lambda: Budget.from_dict({str(info.field_name): value}))
         return value
 
     @model_validator(mode="after")
     def _not_empty(self) -> Bounds:
-        _as_value_error(self.to_budget)
+        as_value_error(self.to_budget)
         return self
 
     def to_budget(self) -> Budget:
@@ -115,71 +85,7 @@ class Bounds(_Table):
         return Budget(macs=self.macs, params=self.params, size=self.size, latency=self.latency)
 
 
-class Training(_Table):
-    """How to train; see `billhook.train.FitConfig` for what each entry means.
-
-    The seed is the recipe's, the batch size the data's.
-    """
-
-    epochs: int = 2
-    steps: int | None = None
-    optimizer: str = "sgd"
-    lr: float = 0.2
-    schedule: str = "one-cycle"
-    warmup: float | None = None
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    ema: float = 0.0
-    clip: float | None = None
-    precision: str = "auto"
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    channels_last: bool = True
-    log_every: int = 50
-    checkpoint_steps: int | None = None
-    checkpoint_seconds: float | None = 60.0
-
-    @field_validator("*")
-    @classmethod
-    def _within_rule(cls, value: Any, info: ValidationInfo) -> Any:
-        rule = rules(FitConfig)[str(info.field_name)]
-        if not rule.accepts(value) and (info.field_name, value) not in (("epochs", 0), ("lr", "auto")):
-            raise ValueError(f"must be {rule}, found {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Training:
-        _as_value_error(lambda: self.to_config(seed=0))
-        return self
-
-    def to_config(self, seed: int, *, lr: float | None = None) -> FitConfig:
-        """Return the entries as a `FitConfig`; 0 epochs stand for no training at all, see `wanted`.
-
-        Args:
-            seed: Of the recipe.
-            lr: Another learning rate than the table's.
-        """
-        entries = {**self.model_dump(), "epochs": max(self.epochs, 1)}
-        return FitConfig(**{**entries, **({} if lr is None else {"lr": lr})}, seed=seed)
-
-    @property
-    def wanted(self) -> bool:
-        """False if there is nothing to train."""
-        return self.epochs > 0 or self.steps is not None
-
-
-class DecidingTraining(Training):
-    """Training in which a method decides what leaves a network that is trained already."""
-
-    epochs: int = Field(default=1, ge=1)
-    lr: float = 0.05
-    schedule: str = "cosine"
-
-
-class Fuse(_Table):
+class Fuse(Table):
     """Which equivalent rewrites widen what can be pruned; see `billhook.fuse.Fusion` for each entry."""
 
     level: str = "none"
@@ -203,7 +109,7 @@ class Fuse(_Table):
         return Fusion(**self.model_dump())
 
 
-class Prune(_Table):
+class Prune(Table):
     """Which channels leave.
 
     `round_to` is the multiple that widths are rounded to; without it, what the backend likes best.
@@ -211,56 +117,66 @@ class Prune(_Table):
     method trains that decides while it does so.
     """
 
-    method: Annotated[str, _one_of("method", method_names)] = "l2"
-    allocator: Annotated[str, _one_of("allocator", allocators.names)] | None = None
+    method: Annotated[str, one_of("method", method_names)] = "l2"
+    allocator: Annotated[str, one_of("allocator", allocators.names)] | None = None
     include: Texts = ("*",)
     exclude: Texts = ()
     round_to: int | None = Field(default=None, ge=1)
     mixing: Literal["freeze", "allow"] = "freeze"
     verify: bool = True
     calibration: int = Field(default=256, ge=1)
-    options: dict[str, Plain] = {}
+    options: dict[str, Plain] = Field(default={})
     training: DecidingTraining = DecidingTraining()
 
 
-class Finetune(Training):
-    """Training of the smaller network, which learns from the original's answers as well.
+def _patterns(wanted: str | dict[str, str]) -> str | dict[str, str]:
+    """Check "A|B|dense", of which a layer gets the first pattern that fits it, one by layer, or a mapping."""
+    if is_mapping(wanted):
+        assert isinstance(wanted, str)
+        as_value_error(partial(_mapping, wanted))
+        return wanted
+    for text in [wanted] if isinstance(wanted, str) else wanted.values():
+        for alternative in text.split("|"):
+            if alternative.strip() != DENSE:
+                as_value_error(partial(parse_pattern, alternative))
+    return wanted
 
-    With lr = "auto" the rate follows from how far pruning has damaged dynamical isometry; see
-    `billhook.train.isometric_lr`.
+
+def _mapping(text: str) -> None:
+    name, options = options_in(text)
+    configure(MAPPINGS[name], options, what=f"pattern {name!r}")
+
+
+class Sparse(Table):
+    """Which weights become zero or equal, in the channels that are left; none if nothing is said.
+
+    `sparsity` is the fraction of the weights in scope, `pattern` which of them leave together: one text, of
+    whose alternatives ("kernel_pattern|4x1|dense") each layer gets the first that fits, one text by layer, or
+    "rules" or "search", which map a pattern to each layer. `options` go to the method; `training` is how a method trains that decides while it does so.
     """
 
-    lr: float | Literal["auto"] = 0.02  # type: ignore[assignment]
-    distill: float = 0.5
-    temperature: float = 4.0
+    method: Annotated[str, one_of("sparse method", sparse_methods.names)] = "magnitude"
+    sparsity: float | None = Field(default=None, ge=0, lt=1)
+    pattern: Annotated[str | dict[str, str], AfterValidator(_patterns)] = "4x1|dense"
+    allocation: Annotated[str, one_of("allocation", lambda: ALLOCATIONS)] | None = None
+    include: Texts = ("*",)
+    exclude: Texts = ()
+    options: dict[str, Plain] = Field(default={})
+    training: SparseTraining = SparseTraining()
 
-    @field_validator("lr", mode="before")
-    @classmethod
-    def _number_or_auto(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "auto":
-            raise ValueError(f"must be a number above 0 or 'auto', found {value!r}")
-        return value
-
-    def to_config(self, seed: int, *, lr: float | None = None) -> FitConfig:
-        """Return the entries as a `FitConfig`; `lr` stands in for "auto"."""
-        if lr is None and self.lr == "auto":
-            lr = float(type(self).model_fields["lr"].default)
-        return super().to_config(seed, lr=lr)
-
-    @model_validator(mode="after")
-    def _auto_is_for_sgd(self) -> Finetune:
-        if self.lr == "auto" and self.optimizer != "sgd":
-            raise ValueError(f"lr = 'auto' is for optimizer = 'sgd'; give a number for {self.optimizer!r}")
-        return self
+    @property
+    def wanted(self) -> bool:
+        """False if no weight shall leave on its own; patterns such as "2:4" say themselves how many do."""
+        return self.sparsity is not None or self.pattern != type(self).model_fields["pattern"].default
 
 
-class Export(_Table):
+class Export(Table):
     """Which runtime the networks are exported for."""
 
-    backend: Annotated[str, _one_of("backend", backends.names)] = "onnxruntime"
+    backend: Annotated[str, one_of("backend", backends.names)] = "onnxruntime"
 
 
-class Measure(_Table):
+class Measure(Table):
     """How latency is taken; `batch` is by default that of the example inputs."""
 
     batch: int | None = Field(default=None, ge=1)
@@ -269,11 +185,12 @@ class Measure(_Table):
     seconds_per_round: float = Field(default=0.5, gt=0)
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything a run needs to know.
 
-    `train` trains the original first, unless trained weights for it come with billhook; without it, the
-    original is taken as it is. `finetune` is for runs with data.
+    `budget` says how much leaves as whole channels, `sparse` how much of the rest as single weights; either
+    may be left out. `train` trains the original first, unless trained weights for it come with billhook;
+    without it, the original is taken as it is. `finetune` is for runs with data.
     """
 
     name: str = Field(default="", pattern=r"^[\w.-]*$")
@@ -283,6 +200,7 @@ class Recipe(_Table):
     budget: Bounds | None = None
     fuse: Fuse = Fuse()
     prune: Prune = Prune()
+    sparse: Sparse = Sparse()
     train: Training | None = None
     finetune: Finetune = Finetune()
     export: Export = Export()

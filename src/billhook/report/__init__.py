@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from billhook.report.tables import cost_table, groups_table, latency_table, methods_table
+from billhook.report.tables import cost_table, groups_table, latency_table, methods_table, weights_table
 from billhook.report.terminal import terminal_report
 from billhook.run_record import Run
 
-__all__ = ["cost_table", "groups_table", "latency_table", "methods_table", "terminal_report", "write_html"]
+__all__ = [
+    "cost_table",
+    "groups_table",
+    "latency_table",
+    "methods_table",
+    "terminal_report",
+    "weights_table",
+    "write_html",
+]
 
 
 def write_html(runs: Sequence[Run], path: str | Path) -> Path:

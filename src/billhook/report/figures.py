@@ -11,11 +11,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from billhook.run_record import Epoch, LayerChange
+from billhook.units import format_count
 
 Figure = dict[str, Any]
 
 MAX_LABEL = 30
 BAR_HEIGHT = 26  # pixels per layer
+
+_BARS: dict[str, Any] = {
+    "barmode": "group",
+    "bargap": 0.25,
+    "bargroupgap": 0,
+    "showlegend": False,
+    "dragmode": False,
+}
+_XAXIS: dict[str, Any] = {"side": "top", "rangemode": "tozero", "fixedrange": True}
 
 
 def channels(layers: Sequence[LayerChange]) -> Figure | None:
@@ -43,31 +53,51 @@ def channels(layers: Sequence[LayerChange]) -> Figure | None:
         },
     ]
     layout = {
-        "barmode": "group",
-        "bargap": 0.25,
-        "bargroupgap": 0,
+        **_BARS,
         "height": 64 + BAR_HEIGHT * len(layers),
         "margin": {"l": 8, "r": 56, "t": 40, "b": 8},
-        "xaxis": {
-            "side": "top",
-            "rangemode": "tozero",
-            "fixedrange": True,
-            "title": {"text": "output channels"},
-        },
-        "yaxis": {
-            "tickmode": "array",
-            "tickvals": rows,
-            "ticktext": [label(x.layer) for x in layers],
-            "range": [len(layers) - 0.5, -0.5],
-            "automargin": True,
-            "ticks": "outside",
-            "ticklen": 6,
-            "tickcolor": "rgba(0,0,0,0)",
-            "fixedrange": True,
-            "showgrid": False,
-        },
-        "showlegend": False,
-        "dragmode": False,
+        "xaxis": {**_XAXIS, "title": {"text": "output channels"}},
+        "yaxis": _names(layers),
+    }
+    return {"data": data, "layout": layout, "config": {"displayModeBar": False}}
+
+
+def weights(layers: Sequence[LayerChange]) -> Figure | None:
+    """Return bars of how many of each layer's weights stay, in percent; None if no layer has a pattern."""
+    shown = [x for x in layers if x.weights]
+    if not any(x.pattern for x in shown):
+        return None
+    rows = list(range(len(shown)))
+    shares = [100 * x.kept / x.weights for x in shown]
+    hover = [
+        f"{escaped(x.layer)} ({escaped(x.kind)})<br>{x.kept:,} of {x.weights:,} weights, "
+        f"{escaped(x.pattern) or 'dense'}"
+        for x in shown
+    ]
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": rows,
+            "x": shares,
+            "hovertext": hover,
+            "hoverinfo": "text",
+            "marker": {"color": ["var(--after)" if x.pattern else "var(--before)" for x in shown]},
+            "text": [
+                f"{share:.1f} % of {format_count(x.weights)}" for share, x in zip(shares, shown, strict=True)
+            ],
+            "textposition": "outside",
+            "constraintext": "none",
+            "textfont": {"size": 11},
+            "cliponaxis": False,
+        }
+    ]
+    layout = {
+        **_BARS,
+        "height": 64 + BAR_HEIGHT * len(shown),
+        "margin": {"l": 8, "r": 112, "t": 40, "b": 8},
+        "xaxis": {**_XAXIS, "range": [0, 100], "title": {"text": "weights kept (%)"}},
+        "yaxis": _names(shown),
     }
     return {"data": data, "layout": layout, "config": {"displayModeBar": False}}
 
@@ -99,6 +129,22 @@ def training(history: Sequence[Epoch]) -> Figure | None:
         "hovermode": "x unified",
     }
     return {"data": data, "layout": layout}
+
+
+def _names(layers: Sequence[LayerChange]) -> dict[str, Any]:
+    """Return the axis that names one layer per row, the first at the top."""
+    return {
+        "tickmode": "array",
+        "tickvals": list(range(len(layers))),
+        "ticktext": [label(x.layer) for x in layers],
+        "range": [len(layers) - 0.5, -0.5],
+        "automargin": True,
+        "ticks": "outside",
+        "ticklen": 6,
+        "tickcolor": "rgba(0,0,0,0)",
+        "fixedrange": True,
+        "showgrid": False,
+    }
 
 
 def label(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -68,6 +68,25 @@ def cost_table(original: Cost, compressed: Cost | None = None) -> Table:
         if compressed is not None:
             cells += [format_value(after[metric], units[metric]), _ratio(before, after[metric])]
         table.add_row(*cells)
+    return table
+
+
+def weights_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Return one row per weight that has a pattern, for a dry run.
+
+    Args:
+        rows: With "tensor", "shape", "pattern", "weights", "kept" and "sparsity".
+    """
+    table = plain_table("Weight", "Shape", "Pattern", ">Weights", ">Kept", ">Zero")
+    for row in rows:
+        table.add_row(
+            Text(printable(str(row["tensor"]))),
+            "×".join(map(str, row["shape"])),
+            Text(printable(str(row["pattern"]))),
+            f"{row['weights']:,}",
+            f"{row['kept']:,}",
+            f"{100 * row['sparsity']:.1f} %",
+        )
     return table
 
 

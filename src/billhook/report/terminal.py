@@ -50,6 +50,8 @@ def _one(shown: RunView) -> RenderableType:
             "Verification: ", (verdict.title, STYLES[verdict.tone]), ". ", printable(verdict.sentence)
         )
     )
+    if shown.zeros:
+        parts.append(Text(f"Zeros: {shown.zeros}"))
     parts += [Text(f"Note: {printable(note)}") for note in results.notes]
     return Group(*parts)
 

@@ -20,7 +20,8 @@ from billhook.report.values import (
     format_value,
 )
 from billhook.results import Check, Measurement
-from billhook.run_record import GroupRecord, Results, Row, Run
+from billhook.run_record import GroupRecord, Results, Row, Run, Sparsity
+from billhook.units import format_count
 
 HEADLINES = ("latency", "accuracy", "size", "macs")
 
@@ -105,6 +106,7 @@ class RunView:
     budget: tuple[BudgetLine, ...]
     conditions: tuple[Conditions, ...]
     verdict: Verdict
+    zeros: str
     groups: tuple[GroupLine, ...]
     settings: tuple[tuple[str, str], ...]
     environment: tuple[tuple[str, str], ...]
@@ -121,11 +123,12 @@ def view(run: Run) -> RunView:
     return RunView(
         run=run,
         created=_date(results.created),
-        cards=tuple(_card(row, results) for m in HEADLINES if (row := results.row(m)) is not None),
+        cards=tuple(_card(row, results) for m in _headlines(results) if (row := results.row(m)) is not None),
         lines=tuple(_line(row, results) for row in results.rows),
         budget=tuple(_budget_lines(results)),
         conditions=tuple(_conditions(results.rows, run.environment)),
         verdict=verdict(results.check),
+        zeros=zeros(results.sparsity),
         groups=tuple(_group(g) for g in run.groups),
         settings=_settings(results),
         environment=tuple(flatten(run.environment)),
@@ -159,6 +162,22 @@ def verdict(check: Check | None) -> Verdict:
     return Verdict("good", "agrees", sentence, (*items, *mixed))
 
 
+def zeros(sparsity: Sparsity | None) -> str:
+    """Return how many weights are zero and whether they stayed so, in words; "" without patterns."""
+    if sparsity is None:
+        return ""
+    share = 1 - sparsity.kept / max(1, sparsity.weights)
+    tensors = f"{sparsity.tensors} tensors" if sparsity.tensors > 1 else "1 tensor"
+    of = f"{format_count(sparsity.weights)} weights in {tensors}"
+    words = [f"{100 * share:.1f} % of {of} are zero"]
+    if sparsity.numbers < sparsity.kept:
+        words.append(f"the others are stored as {format_count(sparsity.numbers)} numbers")
+    if sparsity.held is not None:
+        kept = "kept every pattern, bit by bit" if sparsity.held else "did not keep every pattern"
+        words.append(f"fine-tuning {kept}")
+    return "; ".join(words) + "."
+
+
 def ratio(results: Results, metric: str) -> float | None:
     """Return before ÷ after of a metric; for latency the one of the interleaved run where there is one."""
     if metric == "latency" and results.latency_ratio is not None:
@@ -167,6 +186,12 @@ def ratio(results: Results, metric: str) -> float | None:
     if row is None or row.before.value <= 0 or row.after.value <= 0:
         return None
     return row.before.value / row.after.value
+
+
+def _headlines(results: Results) -> tuple[str, ...]:
+    """Return what the cards show; zeros make the stored weights smaller, not the exported file."""
+    stored = results.sparsity is not None and results.row("stored") is not None
+    return tuple("stored" if metric == "size" and stored else metric for metric in HEADLINES)
 
 
 def _card(row: Row, results: Results) -> Card:

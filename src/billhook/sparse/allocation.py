@@ -31,7 +31,7 @@ class _Layer:
         return prod(self.shape)
 
     def clipped(self, sparsity: float) -> float:
-        return min(max(sparsity, self.low), self.high)
+        return float(min(max(sparsity, self.low), self.high))
 
 
 def allocate(
@@ -55,8 +55,7 @@ def allocate(
         Lee et al., "Layer-adaptive Sparsity for the Magnitude-based Pruning" (LAMP), ICLR 2021, eq. (1).
         Evci et al., "Rigging the Lottery" (ERK), ICML 2020, section 3.
     """
-    if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity={sparsity!r} must be at least 0 and below 1")
+    require_sparsity(sparsity, "sparsity")
     if how not in ALLOCATIONS:
         raise InputError(f"allocation={how!r}: expected one of {', '.join(ALLOCATIONS)}")
     layers = {}
@@ -77,6 +76,13 @@ def allocate(
     return _by_scale(layers, sparsity, lambda layer, x: 1 - (1 - x) / x * _erk(layer.shape) if x else -np.inf)
 
 
+def require_sparsity(sparsity: object, what: str) -> None:
+    """Raise `InputError`, which calls the number `what`, unless it is a fraction from 0 to below 1."""
+    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
+    if not number or not 0 <= sparsity < 1:  # type: ignore[operator]
+        raise InputError(f"{what}={sparsity!r} must be at least 0 and below 1")
+
+
 def reachable(shapes: Mapping[str, Shape], patterns: Mapping[str, Pattern]) -> tuple[float, float]:
     """Return the smallest and the largest fraction of zeros that all tensors together can have."""
     layers = [_Layer(shape, *patterns[name].sparsities(shape)) for name, shape in shapes.items()]
@@ -91,16 +97,15 @@ def reachable(shapes: Mapping[str, Shape], patterns: Mapping[str, Pattern]) -> t
 def _erk(shape: Shape) -> float:
     outputs, inputs, positions = shape
     side = positions**0.5  # of a square kernel
-    return (outputs + inputs + 2 * side) / prod(shape)
+    return float((outputs + inputs + 2 * side) / prod(shape))
 
 
 def _scores(units: Tensor, layer: _Layer, how: str) -> Floats:
-    energy: Floats = units.detach().double().cpu().numpy()
+    """Return the scores of all units, the smallest first."""
+    energy: Floats = np.sort(units.detach().float().cpu().numpy()).astype(np.float64)
     if how == "global":
-        return energy * len(energy) / layer.weights
-    order = np.argsort(-energy, kind="stable")
-    above = np.empty_like(energy)
-    above[order] = np.cumsum(energy[order])
+        return energy * (len(energy) / layer.weights)
+    above = np.cumsum(energy[::-1])[::-1]
     return np.divide(energy, above, out=np.zeros_like(energy), where=above > 0)
 
 
@@ -108,25 +113,40 @@ def _by_threshold(
     scores: Mapping[str, Floats], layers: Mapping[str, _Layer], sparsity: float
 ) -> dict[str, float]:
     """Let the units with the smallest scores leave until there are enough zeros; one of each tensor stays."""
-    free = [n for n, layer in layers.items() if layer.high > layer.low and len(scores[n])]
+    free = [n for n, layer in layers.items() if layer.high > layer.low and len(scores[n]) > 1]
     result = {n: layer.low for n, layer in layers.items()}
-    if not free:
+    wanted = sum(layer.weights * (sparsity - layer.low) for layer in layers.values())
+    if not free or wanted <= 1e-6:
         return result
     # Zeros that a unit brings when it leaves, beyond those that its tensor has anyway.
-    size = {n: layers[n].weights * (1 - layers[n].low) / len(scores[n]) for n in free}
-    kept = {n: int(np.argmax(scores[n])) for n in free}
-    all_scores = np.concatenate([np.delete(scores[n], kept[n]) for n in free])
-    owners = np.repeat(np.arange(len(free)), [len(scores[n]) - 1 for n in free])
-    order = np.argsort(all_scores, kind="stable")
-    wanted = sparsity * sum(layer.weights for layer in layers.values())
-    wanted -= sum(layer.weights * layer.low for layer in layers.values())
-    zeros = np.cumsum(np.array([size[n] for n in free])[owners[order]])
-    count = int(np.searchsorted(zeros, wanted - 1e-6)) + 1 if wanted > 1e-6 else 0
-    leaving = np.bincount(owners[order[:count]], minlength=len(free))
+    size = np.array([layers[n].weights * (1 - layers[n].low) / len(scores[n]) for n in free])
+    may_leave = [scores[n][:-1] for n in free]
+    leaving = _leaving(may_leave, size, wanted - 1e-6)
     for n, left in zip(free, leaving, strict=True):
         layer = layers[n]
         result[n] = layer.clipped(1 - (1 - layer.low) * (1 - int(left) / len(scores[n])))
     return result
+
+
+def _leaving(scores: list[Floats], size: Floats, wanted: float) -> npt.NDArray[np.int64]:
+    """Return how many of each list of sorted scores are at or below the threshold that frees `wanted`."""
+
+    def at(threshold: float) -> npt.NDArray[np.int64]:
+        return np.array([np.searchsorted(s, threshold, side="right") for s in scores])
+
+    low, high = -1.0, max(float(s[-1]) for s in scores)
+    while True:
+        middle = low + (high - low) / 2
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if at(middle) @ size < wanted else (low, middle)
+    below, leaving = at(low), at(high)
+    for i in range(len(scores)):  # of those that score the same, the first leave
+        missing = wanted - (below @ size)
+        if missing <= 0:
+            break
+        below[i] += min(int(leaving[i] - below[i]), int(np.ceil(missing / size[i])))
+    return below
 
 
 def _by_scale(

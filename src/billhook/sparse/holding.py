@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from billhook.graph.patterns import Pattern, Structure, require_fit
+from billhook.graph.patterns import Pattern
+from billhook.graph.structure import Structure, require_fit
 
 
 class Held:
@@ -24,9 +25,18 @@ class Held:
         signed: Names of those whose anchors do not follow from the structure alone.
     """
 
-    def __init__(self, model: nn.Module, structures: Mapping[str, Structure]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        structures: Mapping[str, Structure],
+        anchors: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Give the network the structures, in place, and remember their anchors.
 
+        Args:
+            model: Its weights are changed.
+            structures: By the name of a weight.
+            anchors: Of an earlier `Held`, for those named here; others follow from the weights.
         Raises:
             PlanError: if a structure does not fit the network.
         """
@@ -35,9 +45,9 @@ class Held:
         self.anchors: dict[str, Tensor] = {}
         for name, weight in self._weights.items():
             own = weight.detach()
-            self.anchors[name] = torch.empty_like(own).copy_(
-                self.structures[name].anchor(own)
-            )  # in its layout
+            given = (anchors or {}).get(name)
+            anchor = self.structures[name].anchor(own) if given is None else given
+            self.anchors[name] = torch.empty_like(own).copy_(anchor)  # in its layout
         # Masks are all held by one multiplication each, which a library call does for all tensors at once.
         self._masked = [n for n, s in self.structures.items() if type(s.pattern).hold is Pattern.hold]
         self.signed = [n for n in self.structures if n not in set(self._masked)]
@@ -65,7 +75,9 @@ class Held:
     def _hold_(self, tensors: Mapping[str, Tensor]) -> None:
         masked = [n for n in self._masked if n in tensors]
         if masked:
-            torch._foreach_mul_([tensors[n] for n in masked], [self.anchors[n] for n in masked])
+            own = [tensors[n] for n in masked]
+            torch._foreach_mul_(own, [self.anchors[n] for n in masked])
+            torch._foreach_add_(own, 0.0)  # -0.0 becomes 0.0
         for name in self.signed:
             if name in tensors:
                 tensors[name].copy_(self.structures[name].hold(tensors[name], self.anchors[name]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from billhook.graph.patterns import Structure
+from billhook.graph.structure import Structure
 from billhook.sparse.holding import Held
 from billhook.train.callbacks import Callback, StepContext
 
@@ -26,10 +26,7 @@ class HoldPatterns(Callback):
 
     def before_step(self, context: StepContext) -> None:
         """Give the network its structures, before the first step."""
-        if self._held is None:
-            self._held = Held(context.model, self.structures)
-            for name, anchor in self._anchors.items():  # signs as they were when training began
-                self._held.anchors[name].copy_(anchor)
+        self._of(context)
 
     def after_backward(self, context: StepContext) -> None:
         """Hold the gradients."""
@@ -42,6 +39,10 @@ class HoldPatterns(Callback):
         self._held.momentum_(context.optimizer)
         self._held.weights_()
 
+    def finish(self, context: StepContext) -> None:
+        """Hold the weights once more: averaged ones also remember what was before the first step."""
+        self._of(context).weights_()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the anchors that do not follow from the structures: signs."""
         anchors = {} if self._held is None else {n: self._held.anchors[n] for n in self._held.signed}
@@ -50,3 +51,9 @@ class HoldPatterns(Callback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the anchors of `state`."""
         self._anchors = dict(state["anchors"])
+
+    def _of(self, context: StepContext) -> Held:
+        if self._held is None:
+            # Resumed: signs as they were when training began.
+            self._held = Held(context.model, self.structures, self._anchors)
+        return self._held

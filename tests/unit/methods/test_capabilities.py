@@ -6,8 +6,12 @@ from torch import Tensor
 
 from billhook.criteria import Criterion, ScoreContext, criteria
 from billhook.graph import ChannelGroup
+from billhook.graph.patterns import patterns
 from billhook.methods import Capability, capabilities, names, prune
+from billhook.methods._capabilities import pattern_capabilities, sparse_capabilities
+from billhook.methods.sparse import sparse_methods
 from billhook.registry import Info
+from tests.arch.source import ROOT
 from tests.networks import build
 
 
@@ -24,6 +28,19 @@ def test_every_method_and_criterion_has_a_row() -> None:
     assert not rows["l2"].needs_data
     assert rows["fpgm"].tests == "tests/unit/criteria/test_fpgm.py"
     assert "default 30" in rows["taylor"].options["batches"]
+
+
+def test_every_sparse_method_and_pattern_has_a_row_and_tests() -> None:
+    rows = {row.name: row for row in sparse_capabilities()}
+    assert sorted(rows) == sparse_methods.names()
+    assert rows["admm"].trains
+    assert rows["admm"].needs_data
+    assert "default 12" in rows["admm"].options["rounds"]
+    forms = {row.name: row for row in pattern_capabilities()}
+    assert sorted(forms) == patterns.names()
+    assert forms["block_punched"].kind == "pattern"
+    for row in (*rows.values(), *forms.values()):
+        assert (ROOT / row.tests).is_file(), row.tests
 
 
 class Last(Criterion):

@@ -12,7 +12,7 @@ from billhook.pipeline.order import STAGES
 from billhook.pipeline.work import Work
 from billhook.recipe import Recipe
 from billhook.results import Measurement
-from billhook.run_record import Results
+from billhook.run_record import Results, Sparsity
 
 
 @pytest.fixture
@@ -82,3 +82,48 @@ def test_costs_are_those_of_the_network_that_is_exported(work: Work) -> None:
     decided = {"before": COST, "after": {**COST, "macs": 40}}
     (entry,) = results(work, {"decide": decided, "export": {"after": {**COST, "macs": 45}}}).budget_met
     assert (entry.metric, entry.value) == ("macs", 45)
+
+
+SPARSE = {
+    "after": {**COST, "params": 4},
+    "weights": {"tensors": 1, "weights": 8, "kept": 2, "numbers": 2},
+    "accuracy": 0.3,
+    "check": None,
+}
+
+
+def test_zeros_count_in_the_costs_and_are_reported(work: Work) -> None:
+    found = results(
+        work,
+        {
+            "decide": {"before": COST, "after": COST},
+            "prune": {"accuracy": 0.8},
+            "sparsify": SPARSE,
+            "finetune": {"held": True, "history": []},
+        },
+    )
+    params = found.row("params")
+    assert params is not None
+    assert params.after.value == 4
+    assert found.sparsity == Sparsity(1, 8, 2, 2, held=True)
+    assert [p.label for p in found.trajectory] == ["original", "pruned", "sparse"]
+    assert Results.from_dict(found.to_dict()) == found
+
+
+def test_every_size_that_was_taken_is_a_row(work: Work) -> None:
+    sizes = {key: Measurement(7.0, "B").to_dict() for key in ("gzip", "stored", "stored_gzip")}
+    both = {**measured(1.0), **sizes}
+    found = results(work, {"measure": {"before": both, "after": both, "ratio": None}})
+    metrics = [row.metric for row in found.rows]
+    assert metrics == ["latency", "size", "size_gzip", "stored", "stored_gzip", "throughput", "peak_rss"]
+
+
+def test_the_check_is_that_of_the_network_with_its_zeros(work: Work) -> None:
+    check = {"exact": True, "agrees": True, "max_abs_error": 0.0, "max_rel_error": 0.0, "tolerance": 1e-4}
+    checks = [
+        {**check, "first_difference": None, "mixed": [], "max_abs_error": error} for error in (0.1, 0.2)
+    ]
+    done = {"prune": {"check": checks[0]}, "sparsify": {**SPARSE, "check": checks[1]}}
+    found = results(work, {**done, "decide": {"before": COST, "after": COST}}).check
+    assert found is not None
+    assert found.max_abs_error == 0.2

@@ -41,7 +41,7 @@ def test_every_problem_is_reported_at_once_with_its_line() -> None:
     assert "budget.latency: cannot read '8 parsec' as seconds" in lines[2]
     assert lines[3].endswith("unknown key 'epoch' in [finetune]; did you mean 'epochs'?")
     assert lines[4].endswith("finetune.epochs: input should be a valid integer, found '4'")
-    assert lines[5].endswith("unknown table 'prnue'; did you mean 'prune'?")
+    assert lines[5].endswith("unknown table 'prnue'; did you mean 'prune' or 'sparse'?")
     assert caught.value.exit_code == 2
 
 
@@ -217,3 +217,41 @@ def test_save_writes_a_file_that_reads_back(tmp_path: Path) -> None:
     save(recipe, tmp_path / "out.toml")
     assert read(tmp_path / "out.toml") == recipe
     assert [p.name for p in tmp_path.iterdir()] == ["out.toml"]
+
+
+SPARSE = '[model]\nname = "resnet-8"\n[sparse]\n'
+
+
+def test_a_recipe_says_which_weights_leave() -> None:
+    text = SPARSE + 'sparsity = 0.8\npattern = { "head.weight" = "dense", stem = "8x1|4x1|dense" }\n'
+    read = parse(text)
+    assert read.sparse.wanted
+    assert read.sparse.pattern == {"head.weight": "dense", "stem": "8x1|4x1|dense"}
+    assert read.sparse.training.epochs == 2
+    assert parse(to_toml(read)) == read
+    assert not parse(SPARSE).sparse.wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sparsity = 1.0", "sparse.sparsity: input should be less than 1, found 1.0"),
+        ("sparsity = -0.1", "sparse.sparsity: input should be greater than or equal to 0, found -0.1"),
+        ("sparsity = nan", "sparse.sparsity: input should be a finite number, found nan"),
+        (
+            'pattern = "bock_punched"',
+            "sparse.pattern: unknown pattern 'bock_punched'; did you mean 'block_punched'?",
+        ),
+        ('pattern = "4x1|0x1|dense"', "option rows=0 must be an integer of at least 1"),
+        ('pattern = { a = "4x1", b = "block_punched:rose=3" }', "has no option 'rose'; did you mean 'rows'?"),
+        ('method = "admn"', "sparse.method: unknown sparse method 'admn'; did you mean 'admm'?"),
+        ('allocation = "lmp"', "sparse.allocation: unknown allocation 'lmp'; did you mean 'lamp'?"),
+        ("sparsty = 0.5", "unknown key 'sparsty' in [sparse]; did you mean 'sparsity'?"),
+        ("training = { epochs = 0 }", "sparse.training.epochs: input should be greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_about_weights_is_said_with_its_line(line: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse(SPARSE + line, "r.toml")
+    assert str(caught.value).startswith("r.toml:4: ")
+    assert message in str(caught.value)

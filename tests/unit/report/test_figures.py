@@ -5,7 +5,7 @@ import json
 import plotly.graph_objects
 import pytest
 
-from billhook.report.figures import Figure, channels, label, training
+from billhook.report.figures import Figure, channels, label, training, weights
 from billhook.run_record import Epoch, LayerChange
 from tests.unit.report.fabricated import EVIL, deep_run, one_run
 
@@ -57,3 +57,30 @@ def test_a_label_keeps_the_end_of_a_long_name_and_is_no_markup() -> None:
     assert label("features.denseblock1.denselayer12.conv2") == "…enseblock1.denselayer12.conv2"
     assert label("a<b>&") == "a&lt;b&gt;&amp;"
     assert "<" not in json.dumps(channels([LayerChange(EVIL, EVIL, 1, 1)])).replace("<br>", "")
+
+
+SPARSE = [
+    LayerChange("a", "conv2d", 8, 8, weights=1000, kept=150, pattern="4x1"),
+    LayerChange("b", "linear", 10, 10, weights=200, kept=200),
+    LayerChange("copy", "channelcopy", 8, 8),
+]
+
+
+def test_weights_are_bars_in_percent_of_the_original() -> None:
+    figure = valid(weights(SPARSE))
+    (bars,) = figure["data"]
+    assert bars["x"] == [15.0, 100.0]
+    assert bars["text"] == ["15.0 % of 1.00 k", "100.0 % of 200"]
+    assert bars["marker"]["color"] == ["var(--after)", "var(--before)"]
+    assert bars["hovertext"][0] == "a (conv2d)<br>150 of 1,000 weights, 4x1"
+    assert figure["layout"]["yaxis"]["ticktext"] == ["a", "b"]
+
+
+def test_without_patterns_there_are_no_bars_of_weights() -> None:
+    assert weights(SPARSE[1:]) is None
+    assert weights(one_run().layers) is None
+
+
+def test_names_of_patterns_are_no_markup() -> None:
+    evil = LayerChange(EVIL, EVIL, 1, 1, weights=1, kept=1, pattern=EVIL)
+    assert "<" not in json.dumps(valid(weights([evil]))).replace("<br>", "")

@@ -14,7 +14,7 @@ import pytest
 from billhook.errors import InputError, MissingExtraError, StorageError
 from billhook.report import write_html
 from billhook.report.html import html_report
-from billhook.run_record import Results, Run
+from billhook.run_record import LayerChange, Results, Run, Sparsity
 from tests.unit.report.fabricated import DIRECTORY, EVIL, hostile_run, one_run, replace_results, several_runs
 
 FETCHING = {"src", "srcset", "href", "data", "action", "formaction", "poster", "background", "ping"}
@@ -190,3 +190,21 @@ def test_no_run_is_the_callers_mistake() -> None:
 
 def test_the_hostile_text_is_hostile() -> None:
     assert "<script>" in EVIL
+
+
+def test_patterns_have_a_picture_and_a_table() -> None:
+    layers = (
+        LayerChange("conv1", "conv2d", 16, 12, weights=1000, kept=200, pattern="4x1"),
+        LayerChange("head", "linear", 10, 10, weights=160, kept=120),
+    )
+    run = replace(replace_results(one_run(), sparsity=Sparsity(1, 750, 200, 200, True)), layers=layers)
+    page = html_report([run])
+    figures = json.loads(next(s for s in Page(page).scripts if s.lstrip().startswith('{"run-0')))
+    assert figures["run-0-weights"]["data"][0]["x"] == [20.0, 75.0]
+    assert "73.3 % of 750 weights in 1 tensor are zero" in page
+    assert re.search(r"<code>conv1</code></th><td>12 of 16</td><td>4x1</td><td>1,000</td><td>200</td>", page)
+    assert re.search(r"<code>head</code></th><td>10 of 10</td><td>dense</td><td>160</td><td>120</td>", page)
+
+
+def test_without_patterns_nothing_is_said_of_weights_per_layer() -> None:
+    assert "Weights per layer" not in html_report([one_run()])

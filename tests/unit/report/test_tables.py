@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from billhook.graph.groups import ChannelGroup, Member, Reason
-from billhook.report import cost_table, groups_table, latency_table, methods_table
+from billhook.report import cost_table, groups_table, latency_table, methods_table, weights_table
 from billhook.results import Cost, Measurement
 from tests.unit.report.fabricated import golden, text_of
 
@@ -88,3 +88,18 @@ def test_latencies_alone_and_against_a_baseline() -> None:
 def test_names_command_nothing(name: str) -> None:
     table = groups_table([ChannelGroup(name, 1, (member(name, "out", 1),), frozen=Reason(name))])
     assert text_of(table, width=160).count(name.replace("\x1b", "\\x1b")) == 3
+
+
+def test_weights_that_have_a_pattern_are_rows() -> None:
+    row = {
+        "tensor": "conv.weight",
+        "shape": [8, 4, 3, 3],
+        "pattern": "4x1",
+        "weights": 288,
+        "kept": 29,
+        "sparsity": 259 / 288,
+    }
+    lines = text_of(weights_table([row, {**row, "tensor": "\x1b[31m"}])).splitlines()
+    assert lines[0].split() == ["Weight", "Shape", "Pattern", "Weights", "Kept", "Zero"]
+    assert lines[2].split() == ["conv.weight", "8×4×3×3", "4x1", "288", "29", "89.9", "%"]
+    assert "\x1b" not in lines[3]

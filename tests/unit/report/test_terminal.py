@@ -5,6 +5,7 @@ import pytest
 from billhook.errors import InputError
 from billhook.report import terminal_report
 from billhook.results import Check
+from billhook.run_record import Sparsity
 from tests.unit.report.fabricated import golden, hostile_run, one_run, replace_results, several_runs, text_of
 
 
@@ -39,3 +40,8 @@ def test_names_are_shown_as_they_are_and_command_nothing() -> None:
 def test_no_run_is_the_callers_mistake() -> None:
     with pytest.raises(InputError, match="at least one run"):
         terminal_report([])
+
+
+def test_zeros_are_a_line_of_their_own() -> None:
+    shown = text_of(terminal_report([replace_results(one_run(), sparsity=Sparsity(2, 100, 10, 10, True))]))
+    assert "Zeros: 90.0 % of 100 weights in 2 tensors are zero; fine-tuning kept every pattern" in shown

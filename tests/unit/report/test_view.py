@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from billhook.report.view import ratio, verdict, view
+from billhook.report.view import ratio, verdict, view, zeros
 from billhook.results import Check, Measurement
-from billhook.run_record import BudgetEntry, Results, Row, Run
+from billhook.run_record import BudgetEntry, Results, Row, Run, Sparsity
 from tests.unit.report.fabricated import DIRECTORY, one_run, replace_results
 
 
@@ -115,3 +115,42 @@ def test_a_value_of_zero_has_no_ratio() -> None:
     run = replace_results(one_run(), rows=(Row("size", zero, zero, "lower"),))
     assert ratio(run.results, "size") is None
     assert view(run).lines[0].change == "–"
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "words"),
+    [
+        (None, ""),
+        (Sparsity(3, 1000, 200, 200), "80.0 % of 1.00 k weights in 3 tensors are zero."),
+        (
+            Sparsity(3, 1000, 200, 200, held=True),
+            "80.0 % of 1.00 k weights in 3 tensors are zero; fine-tuning kept every pattern, bit by bit.",
+        ),
+        (
+            Sparsity(1, 1000, 500, 50, held=False),
+            "50.0 % of 1.00 k weights in 1 tensor are zero; the others are stored as 50 numbers; "
+            "fine-tuning did not keep every pattern.",
+        ),
+    ],
+)
+def test_zeros_are_told_in_a_sentence(sparsity: Sparsity | None, words: str) -> None:
+    assert zeros(sparsity) == words
+
+
+def test_zeros_put_the_stored_weights_among_the_cards() -> None:
+    stored = Row("stored", Measurement(1000, "B"), Measurement(200, "B"), "lower")
+    rows = (*one_run().results.rows, stored)
+    assert "Stored weights" not in [c.title for c in view(replace_results(one_run(), rows=rows)).cards]
+    sparse = replace_results(one_run(), rows=rows, sparsity=Sparsity(3, 1000, 200, 200))
+    assert [c.title for c in view(sparse).cards] == ["Latency", "Accuracy", "Stored weights", "MACs"]
+
+
+def test_sizes_after_gzip_have_lines_of_their_own() -> None:
+    sizes = (("size_gzip", 900, 300), ("stored", 1000, 200), ("stored_gzip", 900, 190))
+    rows = tuple(Row(m, Measurement(a, "B"), Measurement(b, "B"), "lower") for m, a, b in sizes)  # type: ignore[arg-type]
+    lines = view(replace_results(one_run(), rows=rows)).lines
+    assert [(line.title, line.change) for line in lines] == [
+        ("File size after gzip", "3.00× smaller"),
+        ("Stored weights", "5.00× smaller"),
+        ("Stored weights after gzip", "4.74× smaller"),
+    ]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from billhook.criteria import Calibration
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.graph import ExampleInputs, Graph, capture
-from billhook.graph.patterns import Pattern, Structure, viewed
+from billhook.graph.patterns import Pattern
+from billhook.graph.structure import Structure, viewed
 from billhook.graph.weights import WeightLayer
 from billhook.methods._base import calibration_of
 from billhook.options import Configurable
@@ -32,7 +33,8 @@ class SparseProblem:
         example_inputs: One batch as the model takes it.
         patterns: Which weights may leave together, by the name of a weight; other weights stay as they are.
         sparsity: Fraction of all weights in `patterns` that shall be zero.
-        allocation: How zeros are shared out between tensors, see `billhook.sparse.allocation`.
+        allocation: How zeros are shared out between tensors, see `billhook.sparse.allocation`; None leaves it
+            to the method ("lamp", or "global" where a paper has one threshold for all scores).
         sparsities: Fraction of zeros by the name of a weight, for those who have shared them out already.
         data, loss, seed, training, checkpoint_dir, resume, progress: As in `Problem`.
         captured: The graph of `model`, if there is one already.
@@ -42,7 +44,7 @@ class SparseProblem:
     example_inputs: ExampleInputs
     patterns: Mapping[str, Pattern]
     sparsity: float
-    allocation: str = "lamp"
+    allocation: str | None = None
     sparsities: Mapping[str, float] | None = None
     data: Any = None
     loss: Loss = cross_entropy
@@ -97,13 +99,13 @@ class SparseProblem:
         if progress < 1:
             least, _ = reachable({n: layer.view for n, layer in self.layers.items()}, self.patterns)
             wanted = min(wanted, max(least, progress * wanted))
-        return allocate(energies, self.patterns, wanted, self.allocation)
+        return allocate(energies, self.patterns, wanted, self.allocation or "lamp")
 
     @torch.no_grad()
     def by_magnitude(
         self, tensors: Mapping[str, Tensor], sparsities: Mapping[str, float] | None = None
     ) -> dict[str, Structure]:
-        """Return the structures nearest to the tensors; `sparsities` as from `share_out`, or shared out anew."""
+        """Return the structures nearest to the tensors; `sparsities` as from `share_out`, or as it would."""
         views = self.views(tensors)
         shares = sparsities or self.share_out({name: view.square() for name, view in views.items()})
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,16 @@ from torch import nn
 import billhook
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError, NameNotFoundError, VerifyError
-from billhook.graph import ExampleInputs, Graph, Plan, Scope, apply, capture, make_plan
-from billhook.graph.patterns import Pattern, parse_pattern
-from billhook.graph.weights import WeightLayer
+from billhook.graph import ExampleInputs, Plan, Scope, apply, capture, make_plan
+from billhook.graph.patterns import Pattern
 from billhook.methods.sparse import sparse_methods
-from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
+from billhook.methods.sparse._base import SparseMethod, SparseProblem
+from billhook.methods.sparse._patterns import Patterns, Subject, is_mapping, mapped, patterns_of
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
 from billhook.options import configure
+from billhook.sparse.allocation import reachable, require_sparsity
 from billhook.sparse.holding import holds
 from billhook.train import EpochRecord, FitConfig
-
-Patterns = str | Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +52,16 @@ def sparsify(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    sparsity: float,
+    sparsity: float | None = None,
     pattern: Patterns = "4x1|dense",
     method: str = "magnitude",
     options: Mapping[str, Any] | None = None,
-    allocation: str = "lamp",
+    allocation: str | None = None,
     sparsities: Mapping[str, float] | None = None,
     scope: Scope | None = None,
     plan: Plan | None = None,
     data: Any = None,
+    validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
     training: FitConfig | None = None,
@@ -77,22 +77,28 @@ def sparsify(
     Args:
         model: A trained network, in any mode, on any device.
         example_inputs: One batch: a tensor, a tuple of arguments or a dict of keyword arguments.
-        sparsity: Fraction of the weights in scope that become zero, from 0 to below 1.
+        sparsity: Fraction of the weights in scope that become zero, from 0 to below 1. Not needed where
+            `sparsities`, "rules:latency=…" or a pattern such as "2:4" say it.
         pattern: Which weights leave together: "unstructured", "4x1", "kernel_pattern", … (see
             `billhook.graph.patterns.parse_pattern`), the first of several that fits a layer
-            ("kernel_pattern|4x1|dense", where "dense" leaves a layer as it is), or one such text for each weight
-            or layer by name, as a mapping gives them; what it does not name stays dense.
+            ("kernel_pattern|4x1|dense", where "dense" leaves a layer as it is), or one such text for each
+            weight or layer by name; what it does not name stays dense. "rules" and "search" map a pattern to
+            each layer: see `Rules` and `Search` in `_patterns`, and `billhook.sparse.mapping`.
         method: Name of a sparse method; see `billhook methods`.
         options: Its options.
-        allocation: How zeros are shared out between layers: "lamp", "global", "uniform" or "erk".
+        allocation: How zeros are shared out between layers: "lamp", "global", "uniform" or "erk"; None: the
+            method's own way.
         sparsities: Fraction of zeros by the name of a weight, in the place of `sparsity` and `allocation`.
         scope: Which layers may be touched, by the names of weights and of modules.
         plan: Channels that leave before; patterns are those of the smaller network.
         data: (inputs, targets), for methods that learn from data.
+        validation: Held-out (inputs, targets), for the search for a mapping.
         loss: Scalar loss of (outputs, targets); cross entropy by default.
         seed: The same seed gives the same plan.
         training: How a method that trains does so; each has a default.
-        checkpoint_dir, resume, progress: As in `shrink`.
+        checkpoint_dir: Where a method that trains keeps what it needs to go on; None: nowhere.
+        resume: Go on from there.
+        progress: Show bars.
     Raises:
         CaptureError: if the network cannot be captured.
         DivergedError, PenaltyError: if training diverges.
@@ -100,7 +106,7 @@ def sparsify(
             pattern that does not fit a layer, and missing data.
     """
     chosen = find_sparse_method(method, options or {})
-    problem, graph, base = _problem(
+    problem, base = _problem(
         model,
         example_inputs,
         sparsity=sparsity,
@@ -110,6 +116,7 @@ def sparsify(
         scope=scope,
         plan=plan,
         data=data,
+        validation=validation,
         loss=loss,
         seed=seed,
         training=training,
@@ -126,14 +133,12 @@ def sparsify(
         "sparse_method": method,
         "sparse_options": dict(options or {}),
         "pattern": pattern if isinstance(pattern, str) else dict(pattern),
-        "weight_sparsity": sparsity,
+        "weight_sparsity": sparsity if sparsities is None else dict(sparsities),
         "allocation": allocation,
         "seed": seed,
     }
     whole = base.with_patterns(outcome.structures).with_made_by(**made_by)
-    return Sparsified(
-        whole if graph is None else whole.attached(graph), outcome.model, outcome.history, outcome.log
-    )
+    return Sparsified(whole, outcome.model, outcome.history, outcome.log)
 
 
 def sparsifying_callback(
@@ -144,7 +149,7 @@ def sparsifying_callback(
     method: str,
     pattern: Patterns = "4x1|dense",
     options: Mapping[str, Any] | None = None,
-    allocation: str = "lamp",
+    allocation: str | None = None,
     sparsities: Mapping[str, float] | None = None,
     scope: Scope | None = None,
     loss: Loss | None = None,
@@ -152,8 +157,8 @@ def sparsifying_callback(
 ) -> SparseCallback:
     """Return a sparse method that trains as a callback for a training loop of your own.
 
-    The loop trains `model` itself; `driver.finish()` returns the plan, whose patterns the model has by then. Takes
-    the arguments of `sparsify` and raises its errors.
+    The loop trains `model` itself; `driver.finish()` returns the plan, whose patterns the model has by then.
+    Takes the arguments of `sparsify` and raises its errors.
     """
     chosen = find_sparse_method(method, options or {})
     if not isinstance(chosen, SparseTraining):
@@ -161,7 +166,7 @@ def sparsifying_callback(
             f"sparse method {method!r} does not act during training, so it has no callback; use "
             "billhook.sparsify before the loop, and billhook.sparse.holding in it"
         )
-    problem, _, _ = _problem(
+    problem, _ = _problem(
         model,
         example_inputs,
         sparsity=sparsity,
@@ -170,6 +175,7 @@ def sparsifying_callback(
         sparsities=sparsities,
         scope=scope,
         plan=None,
+        validation=None,
         loss=loss,
         seed=seed,
     )
@@ -183,102 +189,57 @@ def find_sparse_method(name: str, options: Mapping[str, Any]) -> SparseMethod:
     return configure(sparse_methods.get(name), options, what=f"sparse method {name!r}")
 
 
-def patterns_of(
-    layers: Sequence[WeightLayer], pattern: Patterns, scope: Scope | None = None
-) -> dict[str, Pattern]:
-    """Return the pattern of every weight that shall have one.
-
-    Raises:
-        InputError: if none of the alternatives fits a layer; names all such layers and why.
-        ScopeError: if a pattern of the scope matches nothing.
-    """
-    chosen = (scope or Scope()).select_weights(layers)
-    if isinstance(pattern, Mapping):
-        known = {name for layer in layers for name in (layer.tensor, layer.layer)}
-        for name in pattern:
-            if name not in known:
-                raise NameNotFoundError("weight", name, known)
-        wanted = {
-            layer.tensor: text
-            for layer in chosen
-            if (text := pattern.get(layer.tensor, pattern.get(layer.layer))) is not None
-        }
-    else:
-        wanted = {layer.tensor: pattern for layer in chosen}
-    read = {text: [_alternative(part) for part in text.split("|")] for text in set(wanted.values())}
-    found: dict[str, Pattern] = {}
-    problems: list[str] = []
-    for layer in chosen:
-        if layer.tensor not in wanted:
-            continue
-        reasons = []
-        for alternative in read[wanted[layer.tensor]]:
-            reason = None if alternative is None else alternative.refusal(layer.view, layer.groups)
-            if reason is None:
-                if alternative is not None:
-                    found[layer.tensor] = alternative
-                break
-            reasons.append(f"{alternative}: {reason}")
-        else:
-            problems.append(f"{layer.tensor} {list(layer.shape)} ({'; '.join(reasons)})")
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(
-            f"the pattern fits not every layer in scope: {'; '.join(problems[:5])}{more}. Exclude these layers, "
-            "give them another pattern ('kernel_pattern|4x1'), or leave them as they are ('4x1|dense')"
-        )
-    if not found:
-        raise InputError("no layer in scope has a pattern: nothing would become sparse")
-    return found
-
-
-def _alternative(text: str) -> Pattern | None:
-    return None if text.strip() == "dense" else parse_pattern(text)
-
-
 def _problem(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
     pattern: Patterns,
-    sparsity: float,
+    sparsity: float | None,
     scope: Scope | None,
     plan: Plan | None,
+    validation: Any,
     loss: Loss | None,
     sparsities: Mapping[str, float] | None,
     **settings: Any,
-) -> tuple[SparseProblem, Graph | None, Plan]:
-    """Return the problem, the graph of the original network and the plan that patterns are added to."""
-    if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity={sparsity!r} must be at least 0 and below 1")
+) -> tuple[SparseProblem, Plan]:
+    """Return the problem, and the plan for the original network that patterns are added to."""
+    if sparsity is not None:
+        require_sparsity(sparsity, "sparsity")
     small = model if plan is None else apply(model, plan)
     graph = capture(small, example_inputs)
     base = make_plan(graph, {}) if plan is None else plan
-    patterns = patterns_of(graph.weights, pattern, scope)
+    if isinstance(pattern, str) and is_mapping(pattern):
+        layers = (scope or Scope()).select_weights(graph.weights)
+        data, seed = settings.get("data"), settings["seed"]
+        found, shares = mapped(pattern, Subject(small, layers, sparsity, data, validation, seed))
+        base = base.with_made_by(mapping=found.to_dict())
+        patterns, sparsities = found.patterns, sparsities or shares
+    else:
+        patterns = patterns_of(graph.weights, pattern, scope)
     if sparsities is not None:
-        if missing := sorted(set(patterns) - set(sparsities)):
-            raise InputError(f"sparsities: {missing[0]!r} has a pattern but no sparsity")
-        sparsities = {name: float(sparsities[name]) for name in patterns}
-        if wrong := [n for n, s in sparsities.items() if not 0 <= s < 1]:
-            raise InputError(f"sparsities: that of {wrong[0]!r} must be at least 0 and below 1")
+        sparsities = _checked(sparsities, patterns)
+    elif sparsity is None:
+        views = {layer.tensor: layer.view for layer in graph.weights if layer.tensor in patterns}
+        least, most = reachable(views, patterns)
+        if least < most:
+            raise InputError("how many weights shall be zero? Give sparsity=0.8")
+        sparsity = least  # patterns such as 2:4 leave no choice
     problem = SparseProblem(
         small,
         example_inputs,
         patterns,
-        sparsity,
+        0.0 if sparsity is None else sparsity,
         sparsities=sparsities,
         loss=loss or cross_entropy,
         captured=graph,
         **settings,
     )
-    return problem, base.graph, base
+    return problem, base
 
 
-__all__ = [
-    "SparseOutcome",
-    "Sparsified",
-    "find_sparse_method",
-    "patterns_of",
-    "sparsify",
-    "sparsifying_callback",
-]
+def _checked(sparsities: Mapping[str, float], patterns: Mapping[str, Pattern]) -> dict[str, float]:
+    for name in patterns:
+        if name not in sparsities:
+            raise InputError(f"sparsities: {name!r} has a pattern but no sparsity")
+        require_sparsity(sparsities[name], f"sparsities: that of {name!r}")
+    return {name: float(sparsities[name]) for name in patterns}

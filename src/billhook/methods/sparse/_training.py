@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from billhook.criteria._base import cross_entropy
 from billhook.errors import InputError
 from billhook.graph import Plan, make_plan
-from billhook.graph.patterns import Structure
+from billhook.graph.structure import Structure
 from billhook.methods._training import Deciding
 from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
 from billhook.options import Number, option
@@ -79,7 +79,9 @@ class SparseCallback(Deciding):
         """Return a plan that demands the structures; the network has them."""
         if not self.memory["settled"]:
             self.fix(context)
-        plan = make_plan(self.problem.graph, {}).with_patterns(_read(self.memory["structures"]))
+        structures = _read(self.memory["structures"])
+        Held(context.model, structures)  # averaged weights also remember what was before
+        plan = make_plan(self.problem.graph, {}).with_patterns(structures)
         return plan.with_made_by(log=list(self.memory["log"]))
 
     def fix(self, context: StepContext) -> None:
@@ -105,7 +107,7 @@ class SparseTraining(SparseMethod):
     # How it trains if nobody says otherwise. The rate is that of fine-tuning a trained network.
     training: ClassVar[FitConfig] = FitConfig(epochs=2, lr=0.05, schedule="cosine")
 
-    until: float = option(0.5, Number(0.01, 1), "part of training after which the zeros are fixed")
+    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
 
     @abstractmethod
     def callback(self, problem: SparseProblem) -> SparseCallback:

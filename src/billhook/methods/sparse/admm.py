@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from billhook.errors import PenaltyError
-from billhook.graph.patterns import Structure
+from billhook.graph.patterns import parse_pattern
+from billhook.graph.structure import Structure
 from billhook.methods._schedule import round_at
 from billhook.methods.sparse._base import SparseProblem
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
@@ -44,7 +46,7 @@ class Admm(SparseTraining):
     """min f(W) subject to W ∈ S, split into training with a quadratic penalty and a projection.
 
     Each round: Z ← Π_S(W + U), U ← U + W - Z; in the steps between, every weight's gradient gets
-    ρ (W - Z + U). ρ grows from round to round, and U, which is the multiplier divided by ρ, shrinks as ρ grows.
+    ρ (W - Z + U). ρ grows from round to round; U, which is the multiplier divided by ρ, shrinks as ρ grows.
     Zeros are shared out between tensors once, at the beginning. It ends when ‖W - Z‖ ≤ `tolerance` · ‖W‖ for
     every weight, or after `until` of the training; then W is projected and the structure held.
 
@@ -59,9 +61,10 @@ class Admm(SparseTraining):
         each; ρ grows in small steps.
     """
 
+    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(12, Number(1, integer=True), "how often Z and U are renewed")
-    rho_start: float = option(3e-3, Above(0), "strength of the pull at the beginning")
-    rho_end: float = option(0.3, Above(0), "strength of the pull at the end")
+    rho_start: float = option(1e-2, Above(0), "strength of the pull at the beginning")
+    rho_end: float = option(1.0, Above(0), "strength of the pull at the end")
     tolerance: float = option(1e-2, Number(0), "stop when no weight is further from its projection")
 
     def callback(self, problem: SparseProblem) -> SparseCallback:
@@ -84,12 +87,25 @@ class AdmmCallback(SparseCallback):
         shares = self.problem.share_out(self.problem.views({n: w.square() for n, w in weights.items()}))
         structures = self.problem.by_magnitude(weights, shares)
         self.memory |= {
+            "patterns": {n: str(s.pattern.settled(s.parts)) for n, s in structures.items()},
             "shares": shares,
             "rho": self.method.rho_start,
             "norm": {n: float(w.norm()) for n, w in weights.items()},
             "Z": {n: _like(w, structures[n].project(w)) for n, w in weights.items()},
             "U": {n: torch.zeros_like(w) for n, w in weights.items()},
         }
+        self._settle_patterns()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        super().load_state_dict(state)
+        self._settle_patterns()
+
+    def _settle_patterns(self) -> None:
+        """Project onto the same set each time, whatever a pattern has chosen from the first weights."""
+        if "patterns" in self.memory:
+            read = {n: parse_pattern(text) for n, text in self.memory["patterns"].items()}
+            self.problem = replace(self.problem, patterns=read, captured=self.problem.graph)
 
     def act(self, context: StepContext) -> None:
         """Renew Z and U when a round begins."""
@@ -100,10 +116,10 @@ class AdmmCallback(SparseCallback):
     @torch.no_grad()
     def pull(self, context: StepContext) -> None:
         """Add the gradient of the penalty."""
-        weights = {n: w for n, w in self.problem.weights(context.model).items() if w.grad is not None}
-        gradients = [w.grad for w in weights.values()]
-        rho, names = self.memory["rho"], list(weights)
-        torch._foreach_add_(gradients, [weights[n] for n in names], alpha=rho)
+        weights = self.problem.weights(context.model)
+        found = {n: w.grad for n, w in weights.items() if w.grad is not None}
+        gradients, names, rho = list(found.values()), list(found), self.memory["rho"]
+        torch._foreach_add_(gradients, [weights[n].detach() for n in names], alpha=rho)
         torch._foreach_add_(gradients, [self.memory["Z"][n] for n in names], alpha=-rho)
         torch._foreach_add_(gradients, [self.memory["U"][n] for n in names], alpha=rho)
 

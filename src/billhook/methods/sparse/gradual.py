@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from billhook.graph.patterns import Structure
+from billhook.graph.structure import Structure
 from billhook.methods._schedule import progress_at, round_at
 from billhook.methods.sparse._base import SparseProblem
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
@@ -32,7 +32,7 @@ class Gradual(SparseTraining):
         Any pattern, and zeros shared out between tensors anew in each round.
     """
 
-    until: float = option(0.6, Number(0.01, 1), "part of training after which the zeros are fixed")
+    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(20, Number(1, integer=True), "how often more weights leave")
     schedule: str = option("cubic", OneOf("linear", "cubic"), "how sparsity grows")
 

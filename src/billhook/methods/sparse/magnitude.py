@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-from billhook.graph.patterns import impose_
+from billhook.graph.structure import impose_
 from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
 from billhook.registry import Info
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from billhook.errors import InputError
-from billhook.graph.patterns import Pattern, Structure
+from billhook.graph.patterns import Pattern
+from billhook.graph.structure import Structure
 from billhook.methods._schedule import round_at
 from billhook.methods.sparse._base import SparseProblem
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
@@ -48,23 +48,29 @@ def shrunk(weight: Tensor, penalty: Tensor, step: float) -> Tensor:
     return weight / (1 + 2 * step * penalty)
 
 
+SHARE = 1.0
+
+
 @dataclass(frozen=True)
 class Reweighted(SparseTraining):
     """Loss + λ Σ_g P_g · mean square of group g, with P_g = 1 / (mean square of g + ε) renewed in each round.
 
-    λ = "auto" is what shrinks a group to 1/e in the first round that is just large enough to stay, if nothing
-    holds against it. After `until` of the training the smallest groups leave, all tensors' together, so that
-    each tensor's sparsity is what training has made of it.
+    In each step the mean square of any group falls by 4 · learning rate · λ, if nothing holds against it.
+    With λ = "auto" it falls by the same in all steps, whatever the learning rate, and in all of them together
+    by the mean square of the group that is just large enough to stay. After `until` of the training the
+    smallest groups leave, all tensors' together, so that each tensor's sparsity is what training has made
+    of it.
 
     References:
         Gong et al., 2022, and Ma et al., "BLK-REW: A Unified Block-based DNN Pruning Framework using
         Reweighted Regularization Method", 2020. arXiv:2001.08357. Reconstructed.
     Differs from the source:
-        The penalty acts as a proximal step after the optimiser's, which is stable for any P and the same for any
-        optimiser; in the source its gradient goes through the optimiser. The wanted sparsity takes the place
-        of a threshold.
+        The penalty acts as a proximal step after the optimiser's, which is stable for any P and the same for
+        any optimiser; in the source its gradient goes through the optimiser. The wanted sparsity takes the
+        place of a threshold.
     """
 
+    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(5, Number(1, integer=True), "how often P is renewed")
     strength: float | str = option("auto", OrAuto(0), "λ; 'auto' follows from the wanted sparsity")
     epsilon: float = option(1e-3, Above(0), "ε relative to the mean square of a tensor")
@@ -82,20 +88,12 @@ class ReweightedCallback(SparseCallback):
         self.method = method
 
     def begin(self, context: StepContext) -> None:
-        """Settle λ."""
+        """Settle how much goes in a step."""
         super().begin(context)
-        steps = max(1, round(self.until * context.total_steps) // self.method.rounds)
-        rates = [group["lr"] for group in context.optimizer.param_groups]
-        if not max(rates) > 0:
-            raise InputError(
-                "the learning rate is 0 in the first step: λ cannot follow from it; give strength="
-            )
         # Relative to each tensor's mean square: sizes of different tensors say nothing about each other.
-        self.memory["strength"] = (
-            self._threshold(context) / (2 * max(rates) * steps)
-            if self.method.strength == "auto"
-            else float(self.method.strength)
-        )
+        steps = max(1, round(self.until * context.total_steps))
+        auto = self.method.strength == "auto"
+        self.memory["amount"] = SHARE * self._threshold(context) / (4 * steps) if auto else None
 
     @torch.no_grad()
     def act(self, context: StepContext) -> None:
@@ -113,10 +111,13 @@ class ReweightedCallback(SparseCallback):
 
     @torch.no_grad()
     def push(self, context: StepContext) -> None:
-        """Shrink, as the learning rate of the step says."""
-        rate = max(group["lr"] for group in context.optimizer.param_groups)
+        """Shrink."""
+        amount = self.memory["amount"]
+        if amount is None:
+            rate = max(group["lr"] for group in context.optimizer.param_groups)
+            amount = rate * float(self.method.strength)
         for name, weight in self.problem.weights(context.model).items():
-            weight.copy_(shrunk(weight, self.memory["P"][name], rate * self.memory["strength"]))
+            weight.copy_(shrunk(weight, self.memory["P"][name], amount))
 
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
         """Let the smallest groups leave."""

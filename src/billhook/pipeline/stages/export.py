@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from billhook import deploy
-from billhook.graph import capture
+from billhook.graph import capture, make_plan
 from billhook.measure import size
 from billhook.measure.rounds import QUICK
 from billhook.pipeline.work import Work
 from billhook.results import Cost
+from billhook.sparse.holding import holds
 from billhook.units import format_bytes
 
 _FORMS = {
@@ -35,13 +36,13 @@ def run(work: Work) -> dict[str, Any]:
     """
     folder = work.directory.file("artifacts")
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
-    costs = work.outcome("decide")
+    before, decided = work.costs
     inputs = work.subject.example_inputs
     made = {}
     compressed, lowered, notes = _lowered(work)
-    after = Cost(**costs["after"]) if lowered is None else lowered
+    after = decided if lowered is None else lowered
     for name, model, cost in (
-        ("original", work.original, Cost(**costs["before"])),
+        ("original", work.original, before),
         ("compressed", compressed, after),
     ):
         made[name] = deploy.export(
@@ -58,6 +59,7 @@ def run(work: Work) -> dict[str, Any]:
         "parity": {name: dict(artifact.manifest.parity or {}) for name, artifact in made.items()},
         "notes": [
             *notes,
+            *_zeros(work),
             *(f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes),
         ],
         **({} if lowered is None else {"after": lowered.to_dict()}),
@@ -71,7 +73,7 @@ def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
     if fusion.level == "none":
         return work.compressed, None, []
     inputs, budget = work.subject.example_inputs, work.recipe.budget
-    before = Cost(**work.outcome("decide")["before"])
+    before, _ = work.costs
     lowered = deploy.lower_by_cost(
         work.compressed,
         inputs,
@@ -81,7 +83,27 @@ def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
         timing=replace(QUICK, batch=work.recipe.measure.batch),
         fits=lambda cost: budget is None or budget.to_budget().allows(cost, before),
     )
-    return lowered.network, capture(lowered.network, inputs).costs.cost(None), _notes(lowered)
+    return lowered.network, _cost(lowered.network, work), _notes(lowered)
+
+
+def _cost(network: nn.Module, work: Work) -> Cost:
+    """Return the cost of a lowered network: patterns count where its weights still have them."""
+    graph = capture(network, work.subject.example_inputs)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    left = {n: s for n, s in work.plan.patterns.items() if shapes.get(n) == s.shape}
+    left = {n: s for n, s in left.items() if holds(network, {n: s}) is None}
+    return graph.costs.cost(make_plan(graph, {}).with_patterns(left))
+
+
+def _zeros(work: Work) -> list[str]:
+    """Return what patterns are to the runtime."""
+    if not work.plan.patterns:
+        return []
+    backend = work.recipe.export.backend
+    return [
+        f"compressed: the exported file holds the zeros, and {backend} multiplies with them, so that latency "
+        "and file size are those of the dense network; weights.safetensors, and files after gzip, are smaller"
+    ]
 
 
 def _notes(lowered: deploy.Lowered) -> list[str]:

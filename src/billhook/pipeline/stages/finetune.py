@@ -32,6 +32,7 @@ def run(work: Work) -> dict[str, Any]:
         "finetune",
         teacher=work.original if section.distill else None,
         lr=chosen.get("chosen"),
+        structures=work.plan.patterns,
     )
     work.keep_compressed(model)
     if not chosen:

@@ -40,6 +40,10 @@ class Blocks(Pattern):
         """Return the energy of every block."""
         return block_sums(energy, self.block(shape_of(energy)))
 
+    def sparsities(self, shape: Shape) -> tuple[float, float]:
+        """Return no zeros at all, and all but one block."""
+        return 0.0, 1 - 1 / prod(_counts(shape, self.block(shape)))
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the structure that keeps the blocks of the largest energy."""
         return {"keep": keep_largest(self.units(energy), sparsity)}
@@ -54,7 +58,8 @@ def keep_largest(values: Tensor, sparsity: float) -> npt.NDArray[np.bool_]:
 
     At least one stays.
     """
-    flat = values.detach().reshape(-1).cpu().numpy()
+    numbers = values.detach().reshape(-1).cpu()
+    flat = (numbers.float() if numbers.dtype is torch.bfloat16 else numbers).numpy()  # numpy has no bfloat16
     count = max(1, min(len(flat), ceil((1 - sparsity) * len(flat) - 1e-9)))
     if count == len(flat):
         return np.ones(len(flat), dtype=bool)

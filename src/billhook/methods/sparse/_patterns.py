@@ -1,0 +1,224 @@
+"""Which pattern every layer of a network gets: by name, by alternatives, by rules, by search."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from billhook.errors import InputError, NameNotFoundError
+from billhook.graph import Scope
+from billhook.graph.patterns import Pattern, options_in, parse_pattern
+from billhook.graph.structure import Structure, impose_, viewed
+from billhook.graph.weights import WeightLayer
+from billhook.options import Above, Configurable, Number, OneOf, configure, option
+from billhook.sparse.mapping import (
+    LatencyTable,
+    MappingProblem,
+    Trial,
+    map_by_rules,
+    network_latency,
+    search,
+)
+from billhook.sparse.mapping import Mapping as SchemeMapping
+from billhook.train import evaluate, recalibrate_batchnorm
+
+Patterns = str | Mapping[str, str]
+
+
+def patterns_of(
+    layers: Sequence[WeightLayer], pattern: Patterns, scope: Scope | None = None
+) -> dict[str, Pattern]:
+    """Return the pattern of every weight that shall have one.
+
+    Raises:
+        InputError: if none of the alternatives fits a layer; names all such layers and why.
+        ScopeError: if a pattern of the scope matches nothing.
+    """
+    chosen = (scope or Scope()).select_weights(layers)
+    if isinstance(pattern, Mapping):
+        known = {name for layer in layers for name in (layer.tensor, layer.layer)}
+        for name in pattern:
+            if name not in known:
+                raise NameNotFoundError("weight", name, known)
+        wanted = {
+            layer.tensor: text
+            for layer in chosen
+            if (text := pattern.get(layer.tensor, pattern.get(layer.layer))) is not None
+        }
+    else:
+        wanted = {layer.tensor: pattern for layer in chosen}
+    read = {text: [_alternative(part) for part in text.split("|")] for text in set(wanted.values())}
+    found: dict[str, Pattern] = {}
+    problems: list[str] = []
+    for layer in chosen:
+        if layer.tensor not in wanted:
+            continue
+        reasons = []
+        for alternative in read[wanted[layer.tensor]]:
+            # A transposed convolution's weight shows the outputs of one group only.
+            groups = 1 if layer.transposed else layer.groups
+            reason = None if alternative is None else alternative.refusal(layer.view, groups)
+            if reason is None:
+                if alternative is not None:
+                    found[layer.tensor] = alternative
+                break
+            reasons.append(f"{alternative}: {reason}")
+        else:
+            problems.append(f"{layer.tensor} {list(layer.shape)} ({'; '.join(reasons)})")
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(
+            f"the pattern does not fit every layer in scope: {'; '.join(problems[:5])}{more}. Exclude these "
+            "layers, give them another pattern ('kernel_pattern|4x1'), or leave them dense ('4x1|dense')"
+        )
+    if not found:
+        raise InputError("no layer in scope has a pattern: nothing would become sparse")
+    return found
+
+
+def _alternative(text: str) -> Pattern | None:
+    return None if text.strip() == "dense" else parse_pattern(text)
+
+
+@dataclass(frozen=True)
+class Rules(Configurable):
+    """Options of "rules"; see `billhook.sparse.mapping.map_by_rules`.
+
+    Attributes:
+        latency: Modelled latency relative to the dense network's; 0: sparsity decides, not latency.
+    """
+
+    task: str = option("easy", OneOf("easy", "hard"), "hard: kernel patterns for 3×3 convolutions")
+    beta: float = option(0.2, Number(0), "how much slower than pruning columns a pattern may be")
+    latency: float = option(0.0, Number(0, 1), "modelled latency relative to dense; 0: sparsity decides")
+
+
+@dataclass(frozen=True)
+class Search(Configurable):
+    """Options of "search"; see `billhook.sparse.mapping.search`."""
+
+    latency: float = option(0.5, Number(0.01, 1), "modelled latency relative to dense, at most")
+    evaluations: int = option(100, Number(1, integer=True), "how many mappings are evaluated")
+    weight: float = option(1.0, Above(0), "what it costs to miss the latency by all of it")
+    recalibration: int = option(4, Number(0, integer=True), "batches for batch norm before each evaluation")
+
+
+MAPPINGS: Mapping[str, type[Configurable]] = {"rules": Rules, "search": Search}
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a mapping is for.
+
+    Attributes:
+        model: The network.
+        layers: Those in scope.
+        sparsity: Fraction of zeros, None if the latency decides it.
+        data: Batches for batch-norm statistics.
+        validation: Batches that mappings are judged on; None: `data`.
+        seed: Of the search.
+        table: What a layer costs; None: the default.
+        tell: Told number and outcome of every mapping that was evaluated.
+    """
+
+    model: nn.Module
+    layers: Sequence[WeightLayer]
+    sparsity: float | None
+    data: Any = None
+    validation: Any = None
+    seed: int = 0
+    table: LatencyTable | None = None
+    tell: Callable[[int, Trial], None] | None = field(default=None)
+
+
+def is_mapping(pattern: Patterns) -> bool:
+    """Return whether a text asks for a mapping: "rules", "rules:latency=0.4", "search:evaluations=50"."""
+    return isinstance(pattern, str) and pattern.partition(":")[0].strip() in MAPPINGS
+
+
+def mapped(text: str, subject: Subject) -> tuple[SchemeMapping, Mapping[str, float] | None]:
+    """Return the mapping that a text asks for, and the zeros of every tensor if the mapping decides them.
+
+    Raises:
+        BudgetError: if the modelled latency cannot be met.
+        InputError: for an unknown option, and if sparsity or data are missing.
+    """
+    name, options = options_in(text)
+    settings = configure(MAPPINGS[name], options, what=f"pattern {name!r}")
+    table = subject.table or LatencyTable.default()
+    dense = network_latency(table, subject.layers, {}, {})
+    if isinstance(settings, Rules):
+        if settings.latency:
+            views = _views(subject)
+            found = map_by_rules(
+                subject.layers,
+                latency=settings.latency * dense,
+                energies={n: v.square() for n, v in views.items()},
+                table=table,
+                task=settings.task,
+            )
+            return found, found.sparsities
+        found = map_by_rules(
+            subject.layers,
+            sparsity=_needed(subject, name),
+            table=table,
+            task=settings.task,
+            beta=settings.beta,
+        )
+        return found, None
+    assert isinstance(settings, Search)
+    problem = MappingProblem(
+        subject.layers,
+        _judge(subject, settings),
+        latency=settings.latency * dense,
+        sparsity=_needed(subject, name),
+        table=table,
+        weight=settings.weight,
+    )
+    best = search(problem, evaluations=settings.evaluations, seed=subject.seed, on_trial=subject.tell)
+    return best.mapping, best.mapping.sparsities
+
+
+def _judge(subject: Subject, settings: Search) -> Callable[[SchemeMapping], float]:
+    """Return what says how accurate a network is right after one-shot pruning with a mapping."""
+    validation = subject.data if subject.validation is None else subject.validation
+    if validation is None:
+        raise InputError(
+            "pattern 'search' judges mappings by accuracy: give validation= or data=, (inputs, targets)"
+        )
+
+    def accuracy(mapping: SchemeMapping) -> float:
+        model = copy.deepcopy(subject.model)
+        weights = dict(model.named_parameters(remove_duplicate=False))
+        structures = {}
+        for layer in subject.layers:
+            pattern = mapping.choices.get(layer.tensor)
+            if pattern is not None:
+                view = viewed(weights[layer.tensor].detach(), transposed=layer.transposed)
+                zeros = pattern.unit_sparsity(mapping.sparsities[layer.tensor], layer.view)
+                parts = pattern.choose(view, zeros)
+                structures[layer.tensor] = Structure(pattern, layer.shape, parts, layer.transposed)
+        impose_(weights, structures)
+        if settings.recalibration and subject.data is not None:
+            recalibrate_batchnorm(model, subject.data, settings.recalibration)
+        return evaluate(model, validation).accuracy
+
+    return accuracy
+
+
+def _views(subject: Subject) -> dict[str, torch.Tensor]:
+    weights = dict(subject.model.named_parameters(remove_duplicate=False))
+    return {la.tensor: viewed(weights[la.tensor].detach(), transposed=la.transposed) for la in subject.layers}
+
+
+def _needed(subject: Subject, name: str) -> float:
+    if subject.sparsity is None:
+        raise InputError(
+            f"pattern {name!r} needs a sparsity, or a latency that decides it: rules:latency=0.5"
+        )
+    return subject.sparsity

@@ -1,0 +1,170 @@
+"""Zeros in weights through the command line: from options to a report, and what is said where that fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from billhook.graph.storage import read_tensors
+from billhook.pipeline import compress as whole_run
+from billhook.pipeline.order import STAGES
+from billhook.run_record import Run
+from tests.e2e.conftest import NETS, Billhook
+from tests.e2e.test_bad_input import NET, SHAPE, check
+from tests.e2e.test_resume import same_outcome, stopping_once
+
+QUICK = """
+[data]
+batch = 64
+[finetune]
+steps = 4
+[measure]
+rounds = 1
+seconds_per_round = 0.02
+"""
+RECIPE = f"""
+[model]
+name = "{NETS}:residual"
+{QUICK.replace("[data]", "[data]" + chr(10) + 'name = "digits"')}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.slow
+def test_a_network_gets_zeros_and_the_report_shows_them(billhook: Billhook, recipe: Path) -> None:
+    given = ("--sparsity", "0.8", "--pattern", "4x1|1x1", "--budget", "macs=0.6", "--name", "it", "--quiet")
+    outcome = billhook("compress", recipe, *given, "--json")
+    assert outcome.code == 0, outcome.stderr
+    results = outcome.data
+    assert results["method"] == "l2 + magnitude"
+    assert results["sparsity"]["held"] is True
+    assert results["sparsity"]["kept"] / results["sparsity"]["weights"] == pytest.approx(0.2, abs=0.03)
+    assert results["check"]["exact"]
+
+    report = billhook("report", "runs/it")
+    assert report.code == 0
+    for title in ("File size after gzip", "Stored weights", "Stored weights after gzip", "Zeros: "):
+        assert title in report.stdout
+    page = Path("runs/it/report.html").read_text()
+    assert "Weights per layer" in page
+    assert "<td>4x1</td>" in page
+    assert {x.pattern for x in Run.load("runs/it").layers} == {"4x1", "1x1"}
+    saved = Path("runs/it/recipe.toml").read_text()
+    assert 'pattern = "4x1|1x1"' in saved
+
+
+@pytest.mark.slow
+def test_a_run_that_every_stage_stops_once_has_the_same_zeros(
+    billhook: Billhook, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.write_text(RECIPE + "[sparse.training]\nsteps = 5\ncheckpoint_steps = 1\n")
+    given = ("--sparsity", "0.7", "--sparse-method", "admm", "--sparse-option", "rounds=3", "--quiet")
+    assert billhook("compress", recipe, *given, "--name", "whole").code == 0
+    tried: list[str] = []
+    monkeypatch.setattr(whole_run, "STAGES", stopping_once(KeyboardInterrupt(), tried))
+    outcome = billhook("compress", recipe, *given, "--name", "it")
+    for _ in STAGES:
+        if outcome.code == 0:
+            break
+        assert outcome.code == 130
+        outcome = billhook("compress", "--resume", "runs/it", "--quiet")
+    assert outcome.code == 0, outcome.stderr
+    assert "sparsify" in tried
+    same_outcome(Path("runs/it"), Path("runs/whole"))
+    runs = [Run.load(Path("runs") / name) for name in ("it", "whole")]
+    assert runs[0].results.notes == runs[1].results.notes
+    assert runs[0].layers == runs[1].layers
+
+
+def test_a_dry_run_shows_the_zeros_of_each_layer(billhook: Billhook) -> None:
+    outcome = billhook("compress", NET, *SHAPE, "--sparsity", "0.5", "--dry-run", "--allocation", "uniform")
+    assert outcome.code == 0, outcome.stderr
+    assert "classifier.weight   10×16       4x1" in outcome.stdout
+    assert not Path("runs").exists()
+    rows = billhook("compress", NET, *SHAPE, "--sparsity", "0.5", "--dry-run", "--json").data["weights"]
+    assert [row["tensor"] for row in rows][:2] == ["stem.0.weight", "expand.weight"]
+
+
+def test_a_recipe_says_what_the_options_mean(billhook: Billhook) -> None:
+    given = (
+        "--sparsity",
+        "0.5",
+        "--sparse-method",
+        "admm",
+        "--sparse-option",
+        "rounds=5",
+        "--sparse-epochs",
+        "3",
+    )
+    outcome = billhook("compress", NET, *given, "--exclude", "head*", "--save-recipe", "out.toml")
+    assert outcome.code == 0
+    table = Path("out.toml").read_text().partition("[sparse]")[2].partition("\n\n")[0]
+    for line in ('method = "admm"', "sparsity = 0.5", "options = { rounds = 5 }", 'exclude = ["head*"]'):
+        assert line in table
+    assert "epochs = 3" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--sparsity", "1"), ("--sparsity: input should be less than 1",)),
+        (("--sparsity", "-0.1"), ("--sparsity: input should be greater than or equal to 0",)),
+        (("--sparsity", "nan"), ("--sparsity: input should be a finite number",)),
+        (("--sparsity", "0.5", "--pattern", "blok_punched"), ("--pattern: ", "did you mean 'block_punched'")),
+        (("--sparsity", "0.5", "--sparse-method", "admn"), ("--sparse-method: ", "did you mean 'admm'")),
+        (("--sparsity", "0.5", "--allocation", "lmp"), ("--allocation: ", "did you mean 'lamp'")),
+        (("--sparsity", "0.5", "--sparse-option", "x=1"), ("has no option 'x'",)),
+        (("--sparsity", "0.5", "--sparse-option", "x"), ("--sparse-option 'x': write KEY=VALUE",)),
+        (
+            ("--sparsity", "0.5", "--pattern", "4x1"),
+            ("every layer in scope: depthwise.weight [32, 1, 3, 3]", "4x1|dense"),
+        ),
+        (("--sparsity", "0.5", "--sparse-method", "admm"), ("learns from data: give --data",)),
+        (("--sparsity", "0.5", "--exclude", "nothing"), ("'nothing' matches no layer or weight",)),
+        (("--pattern", "4x1"), ("[sparse] says 'pattern', but not how many weights",)),
+        ((), ("there is no budget and no sparsity", "--sparsity 0.8")),
+    ],
+)
+def test_mistakes_get_one_clear_message(
+    arguments: tuple[str, ...], parts: tuple[str, ...], billhook: Billhook
+) -> None:
+    check(billhook("compress", NET, *SHAPE, *arguments), 2, *parts)
+    assert not Path("runs").exists()
+
+
+def test_a_mistake_in_a_recipe_is_named_with_its_line(billhook: Billhook, recipe: Path) -> None:
+    recipe.write_text(RECIPE + '[sparse]\nsparsity = 0.5\npattern = "5y1"\n')
+    line = recipe.read_text().splitlines().index('pattern = "5y1"') + 1
+    check(billhook("compress", recipe), 2, f"r.toml:{line}: sparse.pattern: unknown pattern '5y1'")
+
+
+def test_sparse_methods_and_patterns_are_listed(billhook: Billhook) -> None:
+    tables = billhook("methods", "--json").data
+    assert {"admm", "magnitude"} <= {row["name"] for row in tables["sparse methods"]}
+    assert "block_punched" in {row["name"] for row in tables["patterns"]}
+    assert "sparse" not in {row["name"] for row in tables["methods"]}
+    shown = billhook("methods").stdout
+    assert "sparse methods:" in shown
+    assert "patterns:" in shown
+
+
+@pytest.mark.slow
+def test_weights_of_another_plan_are_refused_when_a_run_goes_on(billhook: Billhook, recipe: Path) -> None:
+    for name, sparsity in (("a", "0.5"), ("b", "0.8")):
+        given = ("--sparsity", sparsity, "--epochs", "0", "--name", name, "--quiet")
+        assert billhook("compress", recipe, *given).code == 0
+    Path("runs/b/weights.safetensors").replace("runs/a/weights.safetensors")
+    for stage in ("export", "measure", "score"):
+        Path(f"runs/a/stages/{stage}.json").unlink()
+    outcome = billhook("compress", "--resume", "runs/a", "--quiet")
+    check(outcome, 1, "weights.safetensors", "has another structure than the plan demands")
+    assert json.loads(Path("runs/a/results.json").read_text())["status"] == "failed"
+    assert read_tensors("runs/a/weights.safetensors").keys()

@@ -1,0 +1,378 @@
+"""Structures in plans: they survive JSON, are carried out, checked and costed; hostile ones are refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from billhook.errors import InputError, PlanError
+from billhook.graph import Graph, Plan, apply, capture, make_plan, verify
+from billhook.graph.packing import to_text
+from billhook.graph.patterns import parse_pattern, patterns
+from billhook.graph.structure import Structure, impose_, viewed
+from billhook.graph.weights import WeightLayer
+from billhook.sparse.patterns.kernel_pattern import KernelPattern
+from billhook.sparse.patterns.n_m import NM
+from billhook.sparse.patterns.unified import Unified
+from tests.networks import build
+from tests.oracle import random_plan
+
+VARIANTS = ["8x3", "3x2", "block:axis=rows", "block:axis=both", "1:4", "unified:2x3,unify=0.4", "unified:4x4"]
+EVERY = [*patterns.names(), *VARIANTS]
+TENSORS = {  # shape, inputs first
+    "conv": ((9, 8, 3, 3), False),
+    "conv1d": ((8, 9, 3), False),
+    "linear": ((11, 10), False),
+    "transposed": ((8, 7, 3, 3), True),
+    "large kernel": ((5, 4, 3, 3, 3), False),
+}
+BITS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32}
+
+
+def made(text: str, kind: str, sparsity: float = 0.6, seed: int = 0) -> tuple[Tensor, Structure]:
+    """Return a weight and its structure."""
+    shape, transposed = TENSORS[kind]
+    pattern = parse_pattern(text)
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return w, Structure(
+        pattern, shape, pattern.choose(viewed(w, transposed=transposed), sparsity), transposed
+    )
+
+
+def fits(text: str, kind: str) -> bool:
+    shape, transposed = TENSORS[kind]
+    first, second = (shape[1], shape[0]) if transposed else shape[:2]
+    return parse_pattern(text).refusal((first, second, int(np.prod(shape[2:])))) is None
+
+
+CASES = [(text, kind) for text in EVERY for kind in TENSORS if fits(text, kind)]
+LINEAR_ONLY = {"block", "block:axis=rows", "block:axis=both"}
+
+
+def test_every_pattern_is_tried_where_it_belongs() -> None:
+    kinds = {text: {kind for t, kind in CASES if t == text} for text in EVERY}
+    for text, found in kinds.items():
+        if text in LINEAR_ONLY:
+            assert found == {"linear"}
+        else:
+            expected = {"conv", "transposed"} if text == "kernel_pattern" else set(TENSORS)
+            assert found == expected, text
+
+
+@pytest.mark.parametrize("dtype", BITS)
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_a_weight_comes_back_bit_by_bit(text: str, kind: str, dtype: torch.dtype) -> None:
+    w, s = made(text, kind)
+    w = w.to(dtype)
+    held = torch.where(s.mask, s.project(w), 0)
+    zeros = torch.where(s.mask, torch.copysign(torch.zeros_like(w), w), 0)  # of both signs
+    assert torch.signbit(zeros).any()
+    for tensor in (held, zeros):
+        again = s.decode(s.encode(tensor))
+        assert again.dtype == dtype
+        assert again.is_contiguous()
+        assert torch.equal(again.view(BITS[dtype]), tensor.view(BITS[dtype]))
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_a_structure_survives_json(text: str, kind: str) -> None:
+    w, s = made(text, kind)
+    plan = Plan({}, "f", patterns={"layer.weight": s})
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert again.to_json() == plan.to_json()
+    assert torch.equal(again.patterns["layer.weight"].project(w), s.project(w))
+    assert str(again.patterns["layer.weight"].pattern) == str(s.pattern)
+    assert parse_pattern(str(s.pattern)) == s.pattern
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_projecting_twice_is_projecting_once(text: str, kind: str) -> None:
+    w, s = made(text, kind)
+    z = s.project(w)
+    assert torch.equal(s.project(z), z)
+    assert int((z != 0).sum()) == s.nonzeros == int(s.mask.sum())
+    assert s.values <= s.nonzeros
+    assert s.mask.shape == w.shape
+    assert not z[~s.mask].any()
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_what_is_stored_is_smaller_and_counted_right(text: str, kind: str) -> None:
+    w, s = made(text, kind)
+    sizes = [t.numel() * t.element_size() for t in s.encode(s.project(w)).values()]
+    arrays = s.to_dict()["parts"].values()
+    unpacked = sum(len(zlib.decompress(base64.b64decode(a))) for a in arrays)
+    assert s.stored_bytes(4) == sum(sizes) + unpacked
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_no_array_in_range_breaks_a_pattern(text: str, kind: str) -> None:
+    w, s = made(text, kind)
+    rng = np.random.default_rng(0)
+    layout = s.pattern.layout(tuple(viewed(w, transposed=s.transposed).shape))  # type: ignore[arg-type]
+    for top in (1, None, None):  # all zero, then anything
+        parts = {n: rng.integers(0, top or p.levels, p.shape) for n, p in layout.items()}
+        entry = {**s.to_dict(), "parts": {n: to_text(parts[n], p.levels) for n, p in layout.items()}}
+        hostile = Structure.from_dict(entry)
+        z = hostile.project(w)
+        assert hostile.to_dict() == entry
+        assert torch.equal(hostile.decode(hostile.encode(z)), z)
+        assert 0 <= hostile.values <= hostile.nonzeros <= w.numel()
+        assert hostile.stored_bytes(4) > 0
+
+
+@pytest.mark.parametrize(("text", "kind"), CASES)
+def test_units_are_what_leaves(text: str, kind: str) -> None:
+    w, s = made(text, kind)
+    view = viewed(w, transposed=s.transposed)
+    units = s.pattern.units(view.square())
+    torch.testing.assert_close(s.pattern.norms(view).square(), units)
+    low, high = s.pattern.sparsities(tuple(view.shape))  # type: ignore[arg-type]
+    assert 0 <= low <= high < 1
+    assert s.pattern.units(view.square().requires_grad_()).requires_grad  # penalties pull on them
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
+def entry(text: str = "4x1") -> dict[str, Any]:
+    kind = next(kind for t, kind in CASES if t == text)
+    return made(text, kind)[1].to_dict()
+
+
+def edited(text: str = "3x2", **changes: Any) -> dict[str, Any]:
+    return {**entry(text), **changes}
+
+
+def with_part(text: str, name: str, value: Any) -> dict[str, Any]:
+    data = entry(text)
+    return {**data, "parts": {**data["parts"], name: value}}
+
+
+HOSTILE: dict[str, Callable[[], Any]] = {
+    "null": lambda: None,
+    "a list": lambda: [1, 2],
+    "text": lambda: "4x1",
+    "empty": dict,
+    "no parts": lambda: {k: v for k, v in entry("3x2").items() if k != "parts"},
+    "an unknown entry": lambda: edited(code="import os"),
+    "unknown pattern": lambda: edited(pattern="fractal"),
+    "private pattern": lambda: edited(pattern="_blocks"),
+    "path as pattern": lambda: edited(pattern="../../os"),
+    "pattern is a number": lambda: edited(pattern=3),
+    "options is a list": lambda: edited(options=[]),
+    "no options": lambda: edited(options=None),
+    "unknown option": lambda: edited(options={"height": 3}),
+    "option out of range": lambda: edited(options={"rows": 0}),
+    "option of a wrong type": lambda: edited(options={"rows": "3"}),
+    "option is true": lambda: edited(options={"rows": True}),
+    "option is NaN": lambda: edited("unified:4x4", options={"unify": float("nan")}),
+    "other options": lambda: edited(options={"rows": 2, "columns": 2}),
+    "n above m": lambda: edited("1:4", options={"n": 5, "m": 4}),
+    "library of other sizes": lambda: edited("kernel_pattern", options={"fixed": "o--------"}),
+    "fixed is no text": lambda: edited("kernel_pattern", options={"fixed": 1}),
+    "shape is text": lambda: edited(shape="9x8"),
+    "shape of one axis": lambda: edited(shape=[9]),
+    "no shape": lambda: edited(shape=None),
+    "shape with zero": lambda: edited(shape=[9, 0, 3, 3]),
+    "negative shape": lambda: edited(shape=[9, -8, 3, 3]),
+    "fractional shape": lambda: edited(shape=[9.0, 8, 3, 3]),
+    "shape with true": lambda: edited(shape=[True, 8, 3, 3]),
+    "absurd shape": lambda: edited(shape=[2**40, 2**40]),
+    "another shape": lambda: edited(shape=[10, 8, 3, 3]),
+    "fewer axes": lambda: edited(shape=[9, 8]),
+    "transposed is a number": lambda: edited(transposed=1),
+    "transposed after all": lambda: edited("8x3", transposed=True),
+    "shape that is refused": lambda: edited("kernel_pattern", shape=[9, 8, 5, 5]),
+    "convolution in blocks": lambda: edited("block", shape=[11, 10, 3, 3]),
+    "parts is a list": lambda: edited(parts=[]),
+    "a part too many": lambda: with_part("3x2", "more", "x"),
+    "another part": lambda: edited(parts={"role": "x"}),
+    "part is a number": lambda: with_part("3x2", "keep", 3),
+    "part is null": lambda: with_part("3x2", "keep", None),
+    "part is no base64": lambda: with_part("3x2", "keep", "%%%"),
+    "part is not ASCII": lambda: with_part("3x2", "keep", "é"),
+    "part is not compressed": lambda: with_part("3x2", "keep", "aGVsbG8="),
+    "part too short": lambda: with_part("3x2", "keep", text_of(b"\x00\x00")),
+    "part too long": lambda: with_part("3x2", "keep", text_of(b"\x00" * 1000)),
+    "a bomb": lambda: with_part("3x2", "keep", text_of(b"\x00" * 100_000_000)),
+    "role 3 of 0 to 2": lambda: with_part("unified:4x4", "role", to_text(np.full(54, 3), 4)),
+    "choice beyond the library": lambda: with_part("kernel_pattern", "choice", to_text(np.full(72, 15), 16)),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_structure_is_refused_by_name(data: Callable[[], Any]) -> None:
+    plan = {**Plan({}, "f").to_dict(), "patterns": {"layer.weight": data()}}
+    with pytest.raises(PlanError, match=r"layer\.weight"):
+        Plan.from_dict(plan)
+
+
+@pytest.mark.parametrize("data", [[], 3, "x"])
+def test_patterns_are_a_table(data: Any) -> None:
+    with pytest.raises(PlanError, match="patterns"):
+        Plan.from_dict({**Plan({}, "f").to_dict(), "patterns": data})
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_random_edits_are_refused_or_harmless(text: str) -> None:
+    rng = np.random.default_rng(len(text))
+    data = entry(text)
+    shape = data["shape"]
+    for _ in range(40):
+        parts = {}
+        for name, packed in data["parts"].items():
+            raw = bytearray(zlib.decompress(base64.b64decode(packed)))
+            raw[int(rng.integers(len(raw)))] = int(rng.integers(256))
+            parts[name] = text_of(bytes(raw[: len(raw) - int(rng.integers(5) == 0)]))
+        try:
+            plan = Plan.from_json(
+                json.dumps({**Plan({}, "f").to_dict(), "patterns": {"w": {**data, "parts": parts}}})
+            )
+        except PlanError:
+            continue
+        structure = plan.patterns["w"]
+        assert structure.project(torch.ones(shape)).shape == tuple(shape)
+        assert structure.mask.shape == tuple(shape)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("2:4", NM(2, 4)),
+        (" 1:8 ", NM(1, 8)),
+        ("unified:4x2", Unified(4, 2)),
+        ("unified:4x2, unify=0.5", Unified(4, 2, 0.5)),
+        ("kernel_pattern:entries=5", KernelPattern(5)),
+    ],
+)
+def test_short_texts(text: str, pattern: object) -> None:
+    assert parse_pattern(text) == pattern
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4x", "x4", "2:", "4x1:rows", "unknown", "block_punched:size=3", "-1x2"]
+)
+def test_what_is_no_pattern_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_pattern(text)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network whose channels have left, before patterns; captured once for all tests."""
+
+    model: nn.Module
+    x: Tensor
+    graph: Graph
+    plan: Plan
+    layers: tuple[WeightLayer, ...]
+    weights: dict[str, Tensor]
+
+    def planned(self, text: str, sparsity: float = 0.6) -> Plan:
+        """Return the plan with the pattern wherever it fits."""
+        pattern, found = parse_pattern(text), {}
+        for layer in self.layers:
+            if pattern.refusal(layer.view, layer.groups) is None:
+                view = viewed(self.weights[layer.tensor], transposed=layer.transposed)
+                parts = pattern.choose(view, pattern.unit_sparsity(sparsity, layer.view))
+                found[layer.tensor] = Structure(pattern, layer.shape, parts, layer.transposed)
+        assert found
+        return self.plan.with_patterns(found)
+
+
+@cache
+def prepared(name: str, channels: bool = False) -> Prepared:
+    model, x = build(name)
+    graph = capture(model, x)
+    plan = random_plan(graph, seed=1) if channels else make_plan(graph, {})
+    small = apply(model, plan)
+    weights = {n: p.detach() for n, p in small.named_parameters()}
+    return Prepared(model, x, graph, plan, capture(small, x).weights, weights)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("text", EVERY)
+def test_a_plan_is_carried_out_checked_and_costed(text: str, channels: bool) -> None:
+    network = prepared("flatten" if text in LINEAR_ONLY else "residual", channels)
+    model, graph = network.model, network.graph
+    plan = network.planned(text).attached(graph)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    small = apply(model, plan)
+    weights = dict(small.named_parameters())
+    for name, s in plan.patterns.items():
+        assert tuple(weights[name].shape) == s.shape
+        assert not weights[name][~s.mask].any()
+        assert torch.equal(s.project(weights[name].detach()), weights[name])
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert verify(model, plan, network.x, small=small).exact
+
+    cost, dense = graph.costs.cost(plan), graph.costs.cost(network.plan)
+    positions = {layer.tensor: layer.positions for layer in network.layers}
+    gone = sum(int((~s.mask).sum()) * positions[n] for n, s in plan.patterns.items())
+    assert dense.macs - cost.macs == gone
+    fewer = sum(s.mask.numel() - s.values for s in plan.patterns.values())
+    assert dense.params - cost.params == fewer
+    saved = sum(4 * s.mask.numel() - s.stored_bytes(4) for s in plan.patterns.values())
+    assert dense.bytes - cost.bytes == saved
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("transposed", "3x2"), ("grouped", "filter"), ("attention", "block")]
+)
+def test_a_plan_from_json_needs_no_graph(name: str, text: str) -> None:
+    network = prepared(name)
+    plan = Plan.from_json(network.planned(text).to_json())
+    weights = dict(apply(network.model, plan).named_parameters())
+    assert all(not weights[n][~s.mask].any() for n, s in plan.patterns.items())
+    assert verify(network.model, plan, network.x).exact
+
+
+def test_plans_differ_where_their_patterns_do() -> None:
+    network = prepared("residual")
+    plan, other = network.planned("4x1"), network.planned("4x1", sparsity=0.8)
+    name, s = next(iter(plan.patterns.items()))
+    assert plan.diff(plan) == {}
+    assert plan.diff(other)[name] == (s.nonzeros, other.patterns[name].nonzeros)
+    assert plan.diff(network.plan)[name] == (s.nonzeros, s.mask.numel())
+    assert network.plan.diff(plan)[name] == (s.mask.numel(), s.nonzeros)
+
+
+def test_as_many_weights_in_other_places_are_a_difference() -> None:
+    _, s = made("filter", "conv", 0.5)
+    other = Structure(s.pattern, s.shape, {"keep": np.roll(s.parts["keep"], 1)})
+    here, there = (Plan({}, "f", patterns={"w": x}) for x in (s, other))
+    assert s != other
+    assert here.diff(there) == {"w": (s.nonzeros, s.nonzeros)}
+
+
+def test_a_plan_for_another_network_is_refused() -> None:
+    network = prepared("residual")
+    model, plan = network.model, network.planned("4x1")
+    with pytest.raises(PlanError):
+        apply(prepared("plain").model, plan)
+    name, s = next(iter(plan.patterns.items()))
+    with pytest.raises(PlanError, match="does not have"):
+        apply(model, plan.with_patterns({"nowhere.weight": s}))
+    with pytest.raises(PlanError, match="another network"):
+        apply(model, plan.with_patterns({name: made("4x1", "linear")[1]}))
+    with pytest.raises(PlanError, match="shape"):
+        impose_({name: torch.zeros(3, 3)}, {name: s})
+
+
+def test_a_network_without_the_patterns_of_its_plan_does_not_pass() -> None:
+    network = prepared("residual")
+    dense = apply(network.model, network.plan)
+    assert not verify(network.model, network.planned("4x1"), network.x, small=dense).agrees

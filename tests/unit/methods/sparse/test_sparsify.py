@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import billhook
+from billhook import sparsify, sparsifying_callback
+from billhook.errors import InputError, NameNotFoundError, ScopeError
+from billhook.graph import Scope
+from billhook.methods.sparse import Sparsified
+from billhook.sparse.holding import holds
+from billhook.train import CallbackDriver, FitConfig, fit
+from tests.networks import batches, build
+
+LAYERS = ("conv1", "conv2", "conv3", "head")
+
+
+def _sparse(**changes: Any) -> Sparsified:
+    model, inputs = build("plain")
+    return sparsify(model, inputs, **{"sparsity": 0.5, "pattern": "unstructured"} | changes)
+
+
+def _patterns(sparse: Sparsified) -> dict[str, str]:
+    return {name.removesuffix(".weight"): str(s.pattern) for name, s in sparse.plan.patterns.items()}
+
+
+def test_one_call_is_enough() -> None:
+    model, inputs = build("plain")
+    sparse = sparsify(model, inputs, sparsity=0.5)
+    assert _patterns(sparse) == dict.fromkeys(LAYERS, "block_punched")
+    assert sparse.weight_sparsity == pytest.approx(0.5, abs=0.02)
+    zeros = sum(int((p == 0).sum()) for p in sparse.network.parameters())
+    assert zeros == round(sparse.weight_sparsity * sum(s.mask.numel() for s in sparse.plan.patterns.values()))
+    assert sparse.plan.made_by["billhook"] == billhook.__version__
+    assert sparse.plan.made_by["sparse_method"] == "magnitude"
+    assert sparse.history == ()
+
+
+def test_the_plan_knows_its_graph_and_asks_for_no_channel_to_leave() -> None:
+    sparse = _sparse()
+    assert sparse.plan.graph is not None
+    assert sparse.plan.removed == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (
+            "kernel_pattern|4x1|dense",
+            {n: "kernel_pattern" if n in ("conv1", "conv2") else "block_punched" for n in LAYERS},
+        ),
+        ("kernel_pattern|dense", {"conv1": "kernel_pattern", "conv2": "kernel_pattern"}),
+        (
+            {"conv2": "unstructured", "head.weight": "1x4"},
+            {"conv2": "unstructured", "head": "block_punched:rows=1,columns=4"},
+        ),
+        # The name of the weight says more than that of its layer.
+        ({"conv2": "dense", "conv2.weight": "unstructured"}, {"conv2": "unstructured"}),
+    ],
+)
+def test_the_first_pattern_that_fits_a_layer_is_taken(pattern: Any, expected: dict[str, str]) -> None:
+    assert _patterns(_sparse(pattern=pattern, sparsity=0.6)) == expected
+
+
+def test_what_has_no_pattern_does_not_count_as_sparsity() -> None:
+    sparse = _sparse(pattern={"conv2": "unstructured"}, sparsity=0.75)
+    assert sparse.weight_sparsity == 0.75
+    assert int((sparse.network.conv2.weight == 0).sum()) == 0.75 * sparse.network.conv2.weight.numel()
+    assert not bool((sparse.network.conv3.weight == 0).any())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"method": "magnitud"},
+            NameNotFoundError,
+            "unknown sparse method 'magnitud'; did you mean 'magnitude'",
+        ),
+        (
+            {"pattern": "unstructed"},
+            NameNotFoundError,
+            "unknown pattern 'unstructed'; did you mean 'unstructured'",
+        ),
+        ({"pattern": "unified:4x4,row=3"}, InputError, "has no option 'row'; did you mean 'rows'"),
+        ({"pattern": {"konv1": "4x1"}}, NameNotFoundError, "unknown weight 'konv1'; did you mean 'conv1'"),
+        ({"pattern": {}}, InputError, "no layer in scope has a pattern"),
+        ({"pattern": "dense"}, InputError, "no layer in scope has a pattern"),
+        (
+            {"pattern": "kernel_pattern"},
+            InputError,
+            r"every layer in scope: conv3\.weight \[32, 24, 1, 1\] .*; head\.weight .* or leave",
+        ),
+        (
+            {"scope": Scope(include=("konv1",))},
+            ScopeError,
+            "'konv1' matches no layer or weight; did you mean 'conv1",
+        ),
+        ({"allocation": "lamb"}, InputError, "allocation='lamb': expected one of uniform, global, lamp, erk"),
+        ({"sparsities": {"conv1.weight": 0.5}}, InputError, "'conv2.weight' has a pattern but no sparsity"),
+        (
+            {"sparsities": {f"{n}.weight": 1.0 for n in LAYERS}},
+            InputError,
+            "that of 'conv1.weight'.* must be at least 0 and below 1",
+        ),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        _sparse(**changes)
+
+
+def test_zeros_are_shared_out_the_methods_own_way_unless_somebody_says_how() -> None:
+    def shares(**changes: Any) -> list[float]:
+        return [s.sparsity for s in _sparse(sparsity=0.7, **changes).plan.patterns.values()]
+
+    data = {"data": batches("plain")}
+    assert shares() == shares(allocation="lamp")
+    assert shares() != shares(allocation="global")
+    assert shares(method="snip", **data) == shares(method="snip", allocation="global", **data)
+    assert shares(method="snip", **data) != shares(method="snip", allocation="uniform", **data)
+    assert shares(allocation="uniform") == pytest.approx([0.7] * 4, abs=0.01)
+
+
+def _loop(model: nn.Module, callback: Any, steps: int) -> Any:
+    """Train as anybody would, with a callback of ours."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    driver = CallbackDriver([callback], model, optimizer, total_steps=steps)
+    data = batches("plain")
+    model.train()
+    with driver.attached():
+        for step in range(steps):
+            inputs, targets = data[step % 2]
+            driver.before_step(inputs, targets)
+            loss = driver.add_terms(nn.functional.cross_entropy(model(inputs), targets))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return driver.finish()[0]
+
+
+@pytest.mark.parametrize("method", ["gradual", "admm", "reweighted"])
+@pytest.mark.parametrize("pattern", ["4x1", "unified:4x4"])
+def test_a_loop_of_ones_own_makes_the_network_sparse(method: str, pattern: str) -> None:
+    model, inputs = build("plain")
+    callback = sparsifying_callback(model, inputs, sparsity=0.5, method=method, pattern=pattern)
+    before = model.conv3.bias.detach().clone()
+    plan = _loop(model, callback, 20)
+    assert set(plan.patterns) == {f"{name}.weight" for name in LAYERS}
+    assert holds(model, plan.patterns) is None
+    assert not torch.equal(model.conv3.bias, before)
+    structures = plan.patterns.values()
+    zeros = sum(s.mask.numel() - s.nonzeros for s in structures)
+    assert zeros / sum(s.mask.numel() for s in structures) == pytest.approx(0.5, abs=0.03)
+    untrained, _ = build("plain")
+    assert billhook.verify(untrained, plan, inputs).exact
+
+
+def test_the_callback_does_in_fit_what_sparsify_does() -> None:
+    training = FitConfig(steps=12, lr=0.02, precision="32-true")
+    settings = {"sparsity": 0.5, "method": "gradual", "pattern": "unstructured"}
+    model, inputs = build("plain")
+    expected = sparsify(model, inputs, data=batches("plain"), training=training, **settings)
+    assert len(expected.history) == 6
+    callback = sparsifying_callback(model, inputs, **settings)
+    plan = fit(model, batches("plain"), config=training, loss=None, callbacks=[callback], progress=False).plan
+    assert plan.patterns == dict(expected.plan.patterns)
+    for name, tensor in expected.network.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "snip", "lottery"])
+def test_methods_that_do_not_act_during_training_have_no_callback(method: str) -> None:
+    with pytest.raises(InputError, match=f"sparse method '{method}' does not act during training"):
+        sparsifying_callback(*build("plain"), sparsity=0.5, method=method)
+
+
+def test_a_callback_belongs_to_its_network() -> None:
+    callback = sparsifying_callback(*build("plain"), sparsity=0.5, method="gradual")
+    with pytest.raises(InputError, match="made for another network"):
+        _loop(build("plain")[0], callback, 2)
