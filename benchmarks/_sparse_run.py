@@ -16,8 +16,7 @@ import billhook
 from benchmarks._training import DATA, Protocol, batches, example, finetuning, scores, trained
 from billhook import Scope
 from billhook.methods.sparse import Sparsified, sparse_methods
-from billhook.train import fit
-from billhook.train.holding import HoldPatterns
+from billhook.train import HoldPatterns, fit
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet-20": {"stem_stride": 2, "in_channels": 1, "num_classes": 10},

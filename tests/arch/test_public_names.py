@@ -16,6 +16,7 @@ PUBLIC = [
     *("groups", "capture", "prune", "apply", "apply_", "verify", "silence", "cost", "save", "load"),
     *("Plan", "Budget", "Scope", "ChannelGroup", "Groups", "Cost", "Check", "Measurement", "Fusion"),
     *("shrink", "pruning_callback", "Outcome", "MethodCallback"),
+    *("sparsify", "sparsifying_callback", "Sparsified"),
     *("export", "latency", "BillhookError", "BudgetError", "__version__"),
 ]
 

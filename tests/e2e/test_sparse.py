@@ -129,7 +129,9 @@ def test_a_recipe_says_what_the_options_mean(billhook: Billhook) -> None:
         ),
         (("--sparsity", "0.5", "--sparse-method", "admm"), ("learns from data: give --data",)),
         (("--sparsity", "0.5", "--exclude", "nothing"), ("'nothing' matches no layer or weight",)),
-        (("--pattern", "4x1"), ("[sparse] says 'pattern', but not how many weights",)),
+        (("--pattern", "4x1|dense"), ("there is no budget and no sparsity",)),
+        (("--pattern", "1x1"), ("how many weights shall be zero? Give --sparsity 0.8",)),
+        (("--sparse-method", "admm"), ("[sparse] says 'method', but not how many weights",)),
         ((), ("there is no budget and no sparsity", "--sparsity 0.8")),
     ],
 )

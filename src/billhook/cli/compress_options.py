@@ -43,7 +43,7 @@ Pattern = Annotated[
         "--pattern",
         metavar="PATTERN",
         help="Which weights leave together: unstructured, 4x1, kernel_pattern, …; of A|B|dense, each layer "
-        "gets the first that fits.",
+        "gets the first that fits; rules and search choose for each layer.",
         show_default="4x1|dense",
     ),
 ]
@@ -77,7 +77,7 @@ Allocation = Annotated[
         "--allocation",
         metavar="NAME",
         help="How zeros are shared out between layers: lamp, global, uniform, erk.",
-        show_default="lamp",
+        show_default="the method's own",
     ),
 ]
 RoundTo = Annotated[

@@ -15,7 +15,7 @@ from billhook.fuse import ChannelCopy
 from billhook.graph import Graph, Groups, Plan, Scope, make_plan
 from billhook.methods import Outcome, methods, shrink
 from billhook.methods.sparse import Sparsified
-from billhook.pipeline.sparsifying import pattern_text, sparse_trains, sparsify_network, weight_rows
+from billhook.pipeline.sparsifying import sparse_trains, sparsify_network, weight_rows
 from billhook.pipeline.subject import Subject
 from billhook.results import Cost
 from billhook.run_record import LayerChange
@@ -200,7 +200,7 @@ def layer_changes(model: nn.Module, graph: Graph, plan: Plan) -> tuple[LayerChan
             after=after,
             weights=own.numel(),
             kept=0 if tensor in gone else prod(left) if structure is None else structure.nonzeros,
-            pattern="" if structure is None else pattern_text(structure.pattern),
+            pattern="" if structure is None else str(structure.pattern),
         )
     order = {m.tensor: i for i, g in enumerate(graph.groups) for m in g.members if m.role != "in"}
     return tuple(changes[tensor] for tensor in sorted(changes, key=lambda t: order.get(t, len(order))))

@@ -11,14 +11,14 @@ from torch import nn
 
 from billhook.errors import InputError
 from billhook.graph import Plan, Scope
-from billhook.graph.patterns import Pattern
 from billhook.graph.structure import Structure
 from billhook.methods.sparse import Sparsified, sparse_methods, sparsify
-from billhook.methods.sparse._patterns import patterns_of
+from billhook.methods.sparse._patterns import Subject as Mapped
+from billhook.methods.sparse._patterns import is_mapping, mapped, patterns_of
 from billhook.methods.sparse._sparsify import find_sparse_method
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe, Sparse
-from billhook.sparse.allocation import allocate
+from billhook.sparse.allocation import allocate, reachable
 
 
 def check_sparse(subject: Subject) -> None:
@@ -40,10 +40,19 @@ def check_sparse(subject: Subject) -> None:
         )
     find_sparse_method(wanted.method, wanted.options)
     layers = subject.prunable_graph.weights
+    if is_mapping(wanted.pattern):
+        _check_mapping(subject, wanted)
+        return
     found = patterns_of(layers, wanted.pattern, _scope(wanted))
     # A first look: channels have not left yet, and ones tell as well as weights what can be reached.
+    if wanted.sparsity is None:
+        least, most = reachable({la.tensor: la.view for la in layers if la.tensor in found}, found)
+        if least < most:
+            raise InputError(
+                "how many weights shall be zero? Give --sparsity 0.8, or sparsity = 0.8 in the table [sparse]"
+            )
+        return
     ones = {layer.tensor: torch.ones(layer.view) for layer in layers if layer.tensor in found}
-    assert wanted.sparsity is not None
     allocate(ones, found, wanted.sparsity, "uniform")
 
 
@@ -60,7 +69,6 @@ def sparsify_network(
         bars: Show progress bars while it trains.
     """
     wanted, seed = subject.recipe.sparse, subject.recipe.seed
-    assert wanted.sparsity is not None
     training = sparse_trains(wanted.method)
     return sparsify(
         model,
@@ -73,6 +81,7 @@ def sparsify_network(
         scope=_scope(wanted),
         plan=plan,
         data=subject.training() if training else subject.calibration(),
+        validation=subject.validation(),
         seed=seed,
         training=wanted.training.to_config(seed) if training else None,
         checkpoint_dir=checkpoints if training else None,
@@ -98,7 +107,7 @@ def weight_rows(structures: Mapping[str, Structure]) -> list[dict[str, Any]]:
         {
             "tensor": name,
             "shape": list(s.shape),
-            "pattern": pattern_text(s.pattern),
+            "pattern": str(s.pattern),
             "weights": s.mask.numel(),
             "kept": s.nonzeros,
             "numbers": s.values,
@@ -106,18 +115,6 @@ def weight_rows(structures: Mapping[str, Structure]) -> list[dict[str, Any]]:
         }
         for name, s in structures.items()
     ]
-
-
-def pattern_text(pattern: Pattern) -> str:
-    """Return a pattern as people write it: "4x1", "2:4"; `parse_pattern` reads it."""
-    options = pattern.options()
-    for name, (first, between, second) in _SHORT.items():
-        if pattern.name == name and set(options) <= {first, second}:
-            return f"{getattr(pattern, first)}{between}{getattr(pattern, second)}"
-    return str(pattern)
-
-
-_SHORT = {"block_punched": ("rows", "x", "columns"), "n_m": ("n", ":", "m")}
 
 
 def total(structures: Mapping[str, Structure]) -> dict[str, int]:
@@ -134,11 +131,22 @@ def _scope(wanted: Sparse) -> Scope:
     return Scope(wanted.include, wanted.exclude)
 
 
+def _check_mapping(subject: Subject, wanted: Sparse) -> None:
+    """Raise what a mapping by rules raises, and what a search needs and lacks; a search itself takes long."""
+    assert isinstance(wanted.pattern, str)
+    layers = _scope(wanted).select_weights(subject.prunable_graph.weights)
+    if not wanted.pattern.startswith("search"):
+        mapped(wanted.pattern, Mapped(subject.prunable, layers, wanted.sparsity))
+    elif wanted.sparsity is None or subject.recipe.data is None:
+        lacks = "--sparsity 0.8" if wanted.sparsity is None else "--data, or a [data] table in the recipe"
+        raise InputError(
+            f"pattern 'search' looks for the mapping that costs the least accuracy: give {lacks}"
+        )
+
+
 def _check_nothing_meant(wanted: Sparse) -> None:
     default = Sparse()
-    said = [
-        n for n in ("method", "pattern", "allocation", "options", "training") if _says(wanted, default, n)
-    ]
+    said = [n for n in ("method", "allocation", "options", "training") if _says(wanted, default, n)]
     if said:
         raise InputError(
             f"[sparse] says {said[0]!r}, but not how many weights shall be zero: give --sparsity 0.8, or "

@@ -166,7 +166,7 @@ class Subject:
         return self.dataset.training(self.recipe.data.batch, seed=self.recipe.seed)
 
     def validation(self) -> Batches | None:
-        """Return the validation split (its first `limit` images, if the recipe sets one), None without data."""
+        """Return the validation split (its first `limit` images, if that is set), None without data."""
         if self.dataset is None or self.recipe.data is None:
             return None
         return self.dataset.evaluation("validation", limit=self.recipe.data.limit)

@@ -152,7 +152,8 @@ class Sparse(Table):
 
     `sparsity` is the fraction of the weights in scope, `pattern` which of them leave together: one text, of
     whose alternatives ("kernel_pattern|4x1|dense") each layer gets the first that fits, one text by layer, or
-    "rules" or "search", which map a pattern to each layer. `options` go to the method; `training` is how a method trains that decides while it does so.
+    "rules" or "search", which map a pattern to each layer. `options` go to the method; `training` is how a
+    method trains that decides while it does so.
     """
 
     method: Annotated[str, one_of("sparse method", sparse_methods.names)] = "magnitude"

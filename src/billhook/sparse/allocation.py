@@ -15,6 +15,7 @@ from billhook.graph.patterns import Pattern, Shape, shape_of
 
 Floats = npt.NDArray[np.float64]
 
+_NEAR = 5e-4  # how exactly people name a sparsity that a pattern fixes
 ALLOCATIONS = ("uniform", "global", "lamp", "erk")
 
 
@@ -63,10 +64,10 @@ def allocate(
         shape = shape_of(energy)
         layers[name] = _Layer(shape, *patterns[name].sparsities(shape))
     least, most = reachable({n: layer.shape for n, layer in layers.items()}, patterns)
-    if not least - 1e-9 <= sparsity <= most + 1e-9:
+    if not least - _NEAR <= sparsity <= most + _NEAR:
         raise InputError(
-            f"sparsity={sparsity:g} cannot be had with these patterns, which leave from {least:.1%} to "
-            f"{most:.1%} of the weights at zero; ask for that, or choose other patterns"
+            f"sparsity={sparsity:g} cannot be had with these patterns, which leave {least:.4f} to {most:.4f} "
+            "of the weights at zero; ask for that, or choose other patterns"
         )
     if how in ("global", "lamp"):
         scores = {n: _scores(patterns[n].units(e), layers[n], how) for n, e in energies.items()}

@@ -9,6 +9,7 @@ from billhook.train.callbacks import Callback, CallbackDriver, StepContext
 from billhook.train.config import FitConfig
 from billhook.train.evaluate import evaluate
 from billhook.train.fit import fit
+from billhook.train.holding import HoldPatterns
 from billhook.train.isometry import JacobianSingularValues, isometric_lr, mean_jsv
 from billhook.train.result import EpochRecord, EvalResult, FitResult
 from billhook.train.schedule import learning_rate, stages
@@ -22,6 +23,7 @@ __all__ = [
     "EvalResult",
     "FitConfig",
     "FitResult",
+    "HoldPatterns",
     "IterableBatches",
     "JacobianSingularValues",
     "StepContext",

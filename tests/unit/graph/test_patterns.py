@@ -21,6 +21,7 @@ from billhook.graph.packing import to_text
 from billhook.graph.patterns import parse_pattern, patterns
 from billhook.graph.structure import Structure, impose_, viewed
 from billhook.graph.weights import WeightLayer
+from billhook.options import Number
 from billhook.sparse.patterns.kernel_pattern import KernelPattern
 from billhook.sparse.patterns.n_m import NM
 from billhook.sparse.patterns.unified import Unified
@@ -376,3 +377,20 @@ def test_a_network_without_the_patterns_of_its_plan_does_not_pass() -> None:
     network = prepared("residual")
     dense = apply(network.model, network.plan)
     assert not verify(network.model, network.planned("4x1"), network.x, small=dense).agrees
+
+
+@pytest.mark.parametrize("text", ["4x1", "8x4", "1x1", "4x1:remainder=refuse", "2:4", "1:3", "unstructured"])
+def test_patterns_are_named_as_people_write_them(text: str) -> None:
+    assert str(parse_pattern(text)) == text
+
+
+@pytest.mark.parametrize("name", patterns.names())
+def test_every_pattern_can_be_read_as_it_is_written(name: str) -> None:
+    pattern = patterns.get(name)()
+    assert parse_pattern(str(pattern)) == pattern
+
+
+def test_a_number_too_large_for_any_float_is_refused() -> None:
+    with pytest.raises(InputError, match="rows"):
+        parse_pattern("block_punched:rows=1e400")
+    assert not Number(1, 10, integer=True).accepts(10**400)

@@ -13,14 +13,13 @@ from torch import nn
 import billhook as bh
 from billhook.errors import InputError, ScopeError, VerifyError
 from billhook.graph import Plan
-from billhook.graph.patterns import parse_pattern, patterns
 from billhook.graph.storage import read_tensors
 from billhook.models import build
 from billhook.pipeline import Options, RunDirectory, Subject, begin, carry_out, preview
 from billhook.pipeline import training as training_of_runs
 from billhook.pipeline.event import silent
 from billhook.pipeline.order import STAGES
-from billhook.pipeline.sparsifying import check_sparse, decides_by, pattern_text
+from billhook.pipeline.sparsifying import check_sparse, decides_by
 from billhook.pipeline.stages import sparsify as stage
 from billhook.pipeline.work import Work
 from billhook.recipe import Recipe
@@ -280,6 +279,18 @@ def test_a_preview_shows_the_zeros_of_every_layer_and_changes_nothing() -> None:
     assert "weights" not in preview(recipe({}, budget={"macs": 0.5})).to_dict()
 
 
+def test_a_pattern_that_leaves_no_choice_needs_no_sparsity() -> None:
+    rows = preview(recipe({"pattern": "2:4|dense"})).to_dict()["weights"]
+    assert {row["pattern"] for row in rows} == {"2:4"}
+    assert sum(row["kept"] for row in rows) == pytest.approx(sum(row["weights"] for row in rows) / 2, rel=0.1)
+
+
+def test_patterns_can_be_mapped_to_layers_by_rules() -> None:
+    decision = preview(recipe({"pattern": "rules", "sparsity": 0.5}))
+    assert decision.weights
+    assert decision.plan.made_by["mapping"]
+
+
 def test_a_preview_of_what_is_decided_in_training_is_refused() -> None:
     with pytest.raises(InputError, match="sparse method 'admm' decides while it trains"):
         preview(on_digits({"sparsity": 0.5, "method": "admm"}))
@@ -289,7 +300,11 @@ def test_a_preview_of_what_is_decided_in_training_is_refused() -> None:
     ("sparse", "error", "message"),
     [
         ({}, InputError, "there is no budget and no sparsity: give --budget .* or --sparsity"),
-        ({"pattern": "4x1"}, InputError, r"\[sparse\] says 'pattern', but not how many weights"),
+        ({"pattern": "4x1"}, InputError, "how many weights shall be zero"),
+        ({"method": "admm"}, InputError, r"\[sparse\] says 'method', but not how many weights"),
+        ({"pattern": "rules"}, InputError, "pattern 'rules' needs a sparsity, or a latency"),
+        ({"pattern": "search"}, InputError, "pattern 'search' looks for .*: give --sparsity"),
+        ({"pattern": "search", "sparsity": 0.5}, InputError, "pattern 'search' looks for .*: give --data"),
         ({"sparsity": 0.5, "method": "admm"}, InputError, "learns from data: give --data"),
         ({"sparsity": 0.5, "options": {"a": 1}}, InputError, "has no option 'a'"),
         ({"sparsity": 0.5, "exclude": ["nothing"]}, ScopeError, "'nothing' matches no layer or weight"),
@@ -314,19 +329,6 @@ def test_names_of_methods_are_those_that_do_something() -> None:
     assert decides_by(recipe({}, budget={"macs": 0.5})) == "l2"
     assert decides_by(recipe({"sparsity": 0.5})) == "magnitude"
     assert decides_by(recipe({"sparsity": 0.5, "method": "admm"}, budget={"macs": 0.5})) == "l2 + admm"
-
-
-@pytest.mark.parametrize("text", ["4x1", "8x4", "1x1", "block_punched:rows=4,remainder=refuse"])
-def test_patterns_are_named_as_they_are_written(text: str) -> None:
-    pattern = parse_pattern(text)
-    assert pattern_text(pattern) == (text if "remainder" not in text else "block_punched:remainder=refuse")
-    assert parse_pattern(pattern_text(pattern)) == pattern
-
-
-@pytest.mark.parametrize("name", patterns.names())
-def test_every_pattern_can_be_read_as_it_is_written(name: str) -> None:
-    pattern = patterns.get(name)()
-    assert parse_pattern(pattern_text(pattern)) == pattern
 
 
 def test_a_recipe_without_zeros_needs_no_check() -> None:

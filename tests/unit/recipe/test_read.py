@@ -244,6 +244,7 @@ def test_a_recipe_says_which_weights_leave() -> None:
         ),
         ('pattern = "4x1|0x1|dense"', "option rows=0 must be an integer of at least 1"),
         ('pattern = { a = "4x1", b = "block_punched:rose=3" }', "has no option 'rose'; did you mean 'rows'?"),
+        ('pattern = "rules:beat=1"', "pattern 'rules' has no option 'beat'; did you mean 'beta'?"),
         ('method = "admn"', "sparse.method: unknown sparse method 'admn'; did you mean 'admm'?"),
         ('allocation = "lmp"', "sparse.allocation: unknown allocation 'lmp'; did you mean 'lamp'?"),
         ("sparsty = 0.5", "unknown key 'sparsty' in [sparse]; did you mean 'sparsity'?"),

@@ -126,10 +126,10 @@ def test_what_a_pattern_needs_is_taken_into_account() -> None:
 
 def test_a_sparsity_out_of_reach_says_what_can_be_had() -> None:
     energies = _energies(a=[1.0, 2.0, 3.0, 4.0])
-    with pytest.raises(InputError, match=r"leave from 0\.0% to 75\.0% of the weights at zero"):
+    with pytest.raises(InputError, match=r"leave 0\.0000 to 0\.7500 of the weights at zero"):
         _shared(energies, 0.8, "lamp")
     half = {"a": torch.rand(8, 8, 1)}
-    with pytest.raises(InputError, match=r"sparsity=0\.2 cannot be had .* from 50\.0% to"):
+    with pytest.raises(InputError, match=r"sparsity=0\.2 cannot be had .* leave 0\.5000 to"):
         _shared(half, 0.2, "uniform", parse_pattern("2:4"))
 
 

@@ -48,18 +48,15 @@ def shrunk(weight: Tensor, penalty: Tensor, step: float) -> Tensor:
     return weight / (1 + 2 * step * penalty)
 
 
-SHARE = 1.0
-
-
 @dataclass(frozen=True)
 class Reweighted(SparseTraining):
     """Loss + λ Σ_g P_g · mean square of group g, with P_g = 1 / (mean square of g + ε) renewed in each round.
 
     In each step the mean square of any group falls by 4 · learning rate · λ, if nothing holds against it.
     With λ = "auto" it falls by the same in all steps, whatever the learning rate, and in all of them together
-    by the mean square of the group that is just large enough to stay. After `until` of the training the
-    smallest groups leave, all tensors' together, so that each tensor's sparsity is what training has made
-    of it.
+    by three times the mean square of the group that is just large enough to stay. After `until` of the
+    training the smallest groups leave, all tensors' together, so that each tensor's sparsity is what training
+    has made of it.
 
     References:
         Gong et al., 2022, and Ma et al., "BLK-REW: A Unified Block-based DNN Pruning Framework using
@@ -93,7 +90,7 @@ class ReweightedCallback(SparseCallback):
         # Relative to each tensor's mean square: sizes of different tensors say nothing about each other.
         steps = max(1, round(self.until * context.total_steps))
         auto = self.method.strength == "auto"
-        self.memory["amount"] = SHARE * self._threshold(context) / (4 * steps) if auto else None
+        self.memory["amount"] = _TIMES * self._threshold(context) / (4 * steps) if auto else None
 
     @torch.no_grad()
     def act(self, context: StepContext) -> None:
@@ -137,6 +134,7 @@ class ReweightedCallback(SparseCallback):
         return found / total
 
 
+_TIMES = 3.0  # so that what leaves is nearly zero by then, though the loss holds against it
 _MOST = 2**24 - 1  # values that a quantile is taken of, at most
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billhook.graph.patterns import Shape
-from billhook.options import Number, OneOf, option
+from billhook.options import Number, option
 from billhook.registry import Info
 from billhook.sparse.patterns._blocks import Blocks
+from billhook.sparse.patterns._borders import misfit, remainder_option
 
 INFO = Info(
     "the same kernel position of all kernels in a block of rows × columns",
@@ -32,7 +33,11 @@ class BlockPunched(Blocks):
 
     rows: int = option(4, Number(1, integer=True), "outputs of a block")
     columns: int = option(1, Number(1, integer=True), "inputs of a block")
-    remainder: str = option("pad", OneOf("pad", "refuse"), "what to do where blocks do not divide a layer")
+    remainder: str = remainder_option()
+
+    def __str__(self) -> str:
+        rest = "" if self.remainder == "pad" else f":remainder={self.remainder}"
+        return f"{self.rows}x{self.columns}{rest}"
 
     def block(self, shape: Shape) -> Shape:
         """Return the block, at most as large as the weight."""
@@ -40,13 +45,8 @@ class BlockPunched(Blocks):
 
     def refusal(self, shape: Shape, groups: int = 1) -> str | None:
         """Return why the blocks do not fit: they do not divide the layer, or would reach over groups."""
-        outputs, inputs = shape[0] // groups, shape[1]
         rows, columns, _ = self.block(shape)
-        if groups > 1 and outputs % rows:
-            return f"blocks of {rows} outputs reach over the {groups} groups of {outputs} outputs"
-        if self.remainder == "refuse" and (outputs % rows or inputs % columns):
-            return f"blocks of {rows}×{columns} do not divide {outputs} outputs × {inputs} inputs"
-        return None
+        return misfit(rows, columns, shape, groups, self.remainder)
 
 
 ENTRY = BlockPunched

@@ -45,6 +45,9 @@ class NM(Pattern):
         if self.n >= self.m:
             raise InputError(f"pattern 'n_m': n={self.n} must be below m={self.m}")
 
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}" if self.remainder == "pad" else super().__str__()
+
     def refusal(self, shape: Shape, groups: int = 1) -> str | None:
         """Return why the groups do not fit: they do not divide the inputs."""
         if self.remainder == "refuse" and shape[1] % self.m:

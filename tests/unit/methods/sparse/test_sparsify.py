@@ -30,7 +30,7 @@ def _patterns(sparse: Sparsified) -> dict[str, str]:
 def test_one_call_is_enough() -> None:
     model, inputs = build("plain")
     sparse = sparsify(model, inputs, sparsity=0.5)
-    assert _patterns(sparse) == dict.fromkeys(LAYERS, "block_punched")
+    assert _patterns(sparse) == dict.fromkeys(LAYERS, "4x1")
     assert sparse.weight_sparsity == pytest.approx(0.5, abs=0.02)
     zeros = sum(int((p == 0).sum()) for p in sparse.network.parameters())
     assert zeros == round(sparse.weight_sparsity * sum(s.mask.numel() for s in sparse.plan.patterns.values()))
@@ -50,12 +50,12 @@ def test_the_plan_knows_its_graph_and_asks_for_no_channel_to_leave() -> None:
     [
         (
             "kernel_pattern|4x1|dense",
-            {n: "kernel_pattern" if n in ("conv1", "conv2") else "block_punched" for n in LAYERS},
+            {n: "kernel_pattern" if n in ("conv1", "conv2") else "4x1" for n in LAYERS},
         ),
         ("kernel_pattern|dense", {"conv1": "kernel_pattern", "conv2": "kernel_pattern"}),
         (
             {"conv2": "unstructured", "head.weight": "1x4"},
-            {"conv2": "unstructured", "head": "block_punched:rows=1,columns=4"},
+            {"conv2": "unstructured", "head": "1x4"},
         ),
         # The name of the weight says more than that of its layer.
         ({"conv2": "dense", "conv2.weight": "unstructured"}, {"conv2": "unstructured"}),

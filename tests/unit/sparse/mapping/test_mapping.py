@@ -30,9 +30,9 @@ def test_patterns_are_those_of_the_tensors_that_have_one() -> None:
 def test_a_mapping_reads_as_one_line_per_tensor() -> None:
     lines = str(MAPPING).splitlines()
     assert lines == [
-        "a.weight  block_punched:rows=8,columns=4  75.0%",
+        "a.weight  8x4  75.0%",
         "b.weight  dense  depthwise",
-        "c.weight  block_punched  90.0%",
+        "c.weight  4x1  90.0%",
     ]
     assert str(Mapping({})) == ""
 
