@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import billhook
 from benchmarks._sparse_run import ENDS, NETWORKS, Task
 from benchmarks._training import Protocol, batches, dataset, example, trained
 from billhook import BudgetError, Scope
@@ -19,10 +18,10 @@ from billhook.graph import capture
 from billhook.graph.patterns import Pattern, parse_pattern
 from billhook.graph.structure import viewed
 from billhook.graph.weights import WeightLayer
+from billhook.methods.sparse._patterns import Subject, judge
 from billhook.sparse.allocation import allocate, reachable
 from billhook.sparse.mapping import (
     LatencyTable,
-    Mapping,
     MappingProblem,
     environment,
     map_by_rules,
@@ -31,14 +30,13 @@ from billhook.sparse.mapping import (
     search,
     share_out,
 )
-from billhook.train import evaluate, recalibrate_batchnorm
 
 SINGLE = ("unstructured", "4x1", "8x1", "8x4", "kernel_pattern", "column", "filter")
 # Of the dense network's modelled latency. A ResNet-20 of small images cannot go far below half: layers count.
 BOUNDS = {"resnet-20": (0.65, 0.55), "small-vgg": (0.4, 0.25)}
 SHARED = "4x1"  # the pattern that the sharing out of the mapping is also tried with alone
 MOST = 0.98  # zeros of a single scheme, at most
-SPARSITY, EVALUATIONS, IMAGES, RECALIBRATION = 0.7, 150, 2000, 4
+SPARSITY, EVALUATIONS, IMAGES, RECALIBRATION = 0.7, 100, 2000, 4
 
 
 def mapping_tasks(seed: int, protocol: Protocol, folder: Path) -> list[Task]:
@@ -134,21 +132,8 @@ def search_rows(network: str, seed: int, protocol: Protocol, folder: Path) -> di
     table = LatencyTable.default()
     whole = network_latency(table, layers, {}, {})
 
-    def accuracy(mapping: Mapping) -> float:
-        if not mapping.patterns:
-            return evaluate(model, images, precision="bf16-mixed").accuracy
-        found = billhook.sparsify(
-            model,
-            example(),
-            sparsity=SPARSITY,
-            pattern={t: str(p) for t, p in mapping.patterns.items()},
-            sparsities=mapping.sparsities,
-            scope=Scope(exclude=ENDS[network]),
-            seed=seed,
-        )
-        recalibrate_batchnorm(found.network, batches(protocol, seed), RECALIBRATION, precision="bf16-mixed")
-        return evaluate(found.network, images, precision="bf16-mixed").accuracy
-
+    subject = Subject(model, layers, SPARSITY, batches(protocol, seed), images, seed)
+    accuracy = judge(subject, RECALIBRATION)
     row: dict[str, Any] = {"network": network, "seed": seed, "sparsity": SPARSITY, "images": IMAGES}
     for name in ("search", "random"):
         problem = MappingProblem(

@@ -97,6 +97,14 @@ class Pattern(Configurable, ABC):
         """Return the pattern with what its first projection has chosen, for projecting again and again."""
         return self
 
+    def partly(self, progress: float) -> Pattern | None:
+        """Return what to ask for on the way to this pattern, None as long as that is nothing.
+
+        Args:
+            progress: How far the zeros have come, from 0 to 1; most patterns take any number of zeros.
+        """
+        return self
+
     def anchor(self, weight: Tensor, parts: Parts) -> Tensor:
         """Return what training must not change of `weight`: 1 where a weight is free, 0 where it is gone."""
         return self.mask(parts, shape_of(weight)).to(weight)

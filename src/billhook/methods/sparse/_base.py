@@ -74,6 +74,12 @@ class SparseProblem:
         """Return the same problem for `model`, which is built like the present one."""
         return replace(self, model=model, captured=self.graph)
 
+    def partly(self, progress: float) -> SparseProblem:
+        """Return the problem on the way to this one: patterns that come in stages are in an earlier one."""
+        found = {name: pattern.partly(progress) for name, pattern in self.patterns.items()}
+        stages = {name: pattern for name, pattern in found.items() if pattern is not None}
+        return self if stages == self.patterns else replace(self, patterns=stages, captured=self.graph)
+
     def views(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors in scope as [outputs, inputs, positions]."""
         return {
@@ -97,8 +103,8 @@ class SparseProblem:
             return {name: progress * s for name, s in self.sparsities.items()}
         wanted = self.sparsity
         if progress < 1:
-            least, _ = reachable({n: layer.view for n, layer in self.layers.items()}, self.patterns)
-            wanted = min(wanted, max(least, progress * wanted))
+            least, most = reachable({n: layer.view for n, layer in self.layers.items()}, self.patterns)
+            wanted = min(most, max(least, progress * wanted))
         return allocate(energies, self.patterns, wanted, self.allocation or "lamp")
 
     @torch.no_grad()

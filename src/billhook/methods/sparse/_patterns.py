@@ -174,7 +174,7 @@ def mapped(text: str, subject: Subject) -> tuple[SchemeMapping, Mapping[str, flo
     assert isinstance(settings, Search)
     problem = MappingProblem(
         subject.layers,
-        _judge(subject, settings),
+        judge(subject, settings.recalibration),
         latency=settings.latency * dense,
         sparsity=_needed(subject, name),
         table=table,
@@ -184,8 +184,13 @@ def mapped(text: str, subject: Subject) -> tuple[SchemeMapping, Mapping[str, flo
     return best.mapping, best.mapping.sparsities
 
 
-def _judge(subject: Subject, settings: Search) -> Callable[[SchemeMapping], float]:
-    """Return what says how accurate a network is right after one-shot pruning with a mapping."""
+def judge(subject: Subject, recalibration: int) -> Callable[[SchemeMapping], float]:
+    """Return what says how accurate a network is right after one-shot pruning with a mapping.
+
+    Args:
+        subject: The network, and what it is judged on.
+        recalibration: Batches that batch norms get new statistics of before.
+    """
     validation = subject.data if subject.validation is None else subject.validation
     if validation is None:
         raise InputError(
@@ -204,8 +209,8 @@ def _judge(subject: Subject, settings: Search) -> Callable[[SchemeMapping], floa
                 parts = pattern.choose(view, zeros)
                 structures[layer.tensor] = Structure(pattern, layer.shape, parts, layer.transposed)
         impose_(weights, structures)
-        if settings.recalibration and subject.data is not None:
-            recalibrate_batchnorm(model, subject.data, settings.recalibration)
+        if recalibration and subject.data is not None:
+            recalibrate_batchnorm(model, subject.data, recalibration)
         return evaluate(model, validation).accuracy
 
     return accuracy

@@ -51,12 +51,14 @@ class GradualCallback(SparseCallback):
     def act(self, context: StepContext) -> None:
         """Let the next weights leave when their time has come."""
         due = round_at(context.step, context.total_steps, self.method.rounds, self.until)
-        if due is not None:
-            weights = self.problem.weights(context.model)
-            energies = {n: w.detach().square() for n, w in weights.items()}
-            progress = progress_at(due / self.method.rounds, self.method.schedule)
-            shares = self.problem.share_out(self.problem.views(energies), progress)
-            self.hold(context, self.problem.by_magnitude(weights, shares))
+        if due is None:
+            return
+        progress = progress_at(due / self.method.rounds, self.method.schedule)
+        problem = self.problem.partly(progress)
+        if problem.patterns:
+            weights = problem.weights(context.model)
+            energies = {n: view.square() for n, view in problem.views(weights).items()}
+            self.hold(context, problem.by_magnitude(weights, problem.share_out(energies, progress)))
 
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
         """Return the structures nearest to the present weights, at the full sparsity."""

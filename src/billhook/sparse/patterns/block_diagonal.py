@@ -95,6 +95,11 @@ class BlockDiagonal(Pattern):
                 left //= prime
         return [replace(self, blocks=step) for step in steps[1:]]
 
+    def partly(self, progress: float) -> BlockDiagonal | None:
+        """Return the last stage that has no more zeros than the progress allows."""
+        zeros = progress * (1 - 1 / self.blocks) + 1e-9
+        return next((s for s in reversed(self.stages()) if 1 - 1 / s.blocks <= zeros), None)
+
 
 def _numbers(blocks: Array) -> Tensor:
     return torch.from_numpy(np.asarray(blocks).astype(np.int64))

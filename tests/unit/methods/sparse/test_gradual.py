@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from billhook.graph.patterns import parse_pattern
 from billhook.methods.sparse.gradual import Gradual, GradualCallback
 from billhook.train import Callback, FitConfig, StepContext, fit
 from tests.networks import batches, build
@@ -71,3 +72,23 @@ def test_given_sparsities_grow_together() -> None:
     outcome = Gradual(rounds=4).run(replace(posed, seed=3))
     for name, structure in outcome.structures.items():
         assert abs(structure.sparsity - wanted[name]) * structure.mask.numel() < 1
+
+
+def test_blocks_on_the_diagonal_come_in_stages() -> None:
+    model, inputs = build("plain")
+    blocks = {"conv2.weight": parse_pattern("block_diagonal:blocks=4")}
+    posed = replace(problem(model, 0.75, inputs=inputs, data=batches("plain")), patterns=blocks)
+    watch = _Watch()
+    method = Gradual(rounds=5, until=0.5, schedule="linear")
+    fit(
+        model,
+        batches("plain"),
+        config=TRAINING,
+        callbacks=[GradualCallback(method, posed), watch],
+        progress=False,
+    )
+    middle = [
+        float(zeros[1].double().mean()) for zeros in watch.zeros
+    ]  # of conv2, whose blocks are all equal
+    assert sorted(set(middle)) == [0.0, 0.5, 0.75]
+    assert middle == sorted(middle)

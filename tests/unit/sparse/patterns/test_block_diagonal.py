@@ -156,3 +156,11 @@ def test_stages_without_training_lose_little_against_one_step() -> None:
         assert (before[staged != 0] != 0).all()  # nothing comes back
     assert float(staged.square().sum()) > 0.8 * float(one_step.square().sum())
     assert int((staged != 0).sum()) <= w.numel() // 4
+
+
+@pytest.mark.parametrize(
+    ("progress", "blocks"), [(0.0, None), (0.5, None), (0.6, 2), (0.85, 2), (0.86, 4), (0.99, 4), (1.0, 8)]
+)
+def test_on_the_way_there_are_fewer_blocks(progress: float, blocks: int | None) -> None:
+    stage = BlockDiagonal(blocks=8).partly(progress)
+    assert (None if stage is None else stage.blocks) == blocks
