@@ -18,7 +18,7 @@ from billhook.graph import capture
 from billhook.graph.patterns import Pattern, parse_pattern
 from billhook.graph.structure import viewed
 from billhook.graph.weights import WeightLayer
-from billhook.methods.sparse._patterns import Subject, judge
+from billhook.methods.sparse._patterns import MappingSubject, judge
 from billhook.sparse.allocation import allocate, reachable
 from billhook.sparse.mapping import (
     LatencyTable,
@@ -132,7 +132,7 @@ def search_rows(network: str, seed: int, protocol: Protocol, folder: Path) -> di
     table = LatencyTable.default()
     whole = network_latency(table, layers, {}, {})
 
-    subject = Subject(model, layers, SPARSITY, batches(protocol, seed), images, seed)
+    subject = MappingSubject(model, layers, SPARSITY, batches(protocol, seed), images, seed)
     accuracy = judge(subject, RECALIBRATION)
     row: dict[str, Any] = {"network": network, "seed": seed, "sparsity": SPARSITY, "images": IMAGES}
     for name in ("search", "random"):
@@ -146,8 +146,8 @@ def search_rows(network: str, seed: int, protocol: Protocol, folder: Path) -> di
         row[name] = {
             "evaluations": found.evaluations,
             "reward": found.reward,
-            "accuracy": found.trial.accuracy,
-            "latency": found.trial.latency / whole,
+            "accuracy": found.best.accuracy,
+            "latency": found.best.latency / whole,
             "mapping": {t: str(p) for t, p in found.mapping.patterns.items()},
         }
     return row

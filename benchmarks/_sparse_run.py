@@ -131,7 +131,7 @@ def sparse(task: Task, model: nn.Module, protocol: Protocol) -> Sparsified:
     found = billhook.sparsify(
         model,
         example(task.data),
-        sparsity=task.sparsity,
+        sparsity=task.sparsity if task.sparsities is None else None,
         pattern=task.pattern,
         method=task.method,
         options=task.options,

@@ -68,16 +68,18 @@ def _lost(run: Row, dense: Mapping[Any, Row]) -> float:
 
 
 def _unification(runs: Sequence[Row], dense: Mapping[Any, Row]) -> list[dict[str, Any]]:
-    return [
+    rows = [
         {
             "network": network,
             "row": row,
+            "method": METHODS[method],
             "zeros": f"{mean(r['weight_sparsity'] for r in own):.1%}",
             "stored": f"{mean(r['stored_bytes'] / (4 * r['weights']) for r in own):.2%}",
             "points lost": _points(own, dense),
         }
-        for (network, row), own in _together(runs, "network", "row").items()
+        for (network, row, method), own in _together(runs, "network", "row", "method").items()
     ]
+    return sorted(rows, key=lambda r: (r["network"], -round(float(r["stored"][:-1])), r["row"]))
 
 
 def _lenet(runs: Sequence[Row], dense: Mapping[Any, Row]) -> list[dict[str, Any]]:

@@ -33,20 +33,10 @@ GROUPS = "groups.json"
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
 
-Metric = Literal[
-    "latency",
-    "accuracy",
-    "macs",
-    "params",
-    "size",
-    "size_gzip",
-    "stored",
-    "stored_gzip",
-    "bytes",
-    "peak_activation_bytes",
-    "peak_rss",
-    "throughput",
-]
+_Quality = Literal["latency", "accuracy", "macs", "params"]
+_Size = Literal["size", "size_gzip", "stored", "stored_gzip", "bytes", "encoded"]
+_Process = Literal["peak_activation_bytes", "peak_rss", "throughput"]
+Metric = Literal[_Quality, _Size, _Process]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
@@ -56,7 +46,8 @@ class Row:
 
     Attributes:
         metric: "size" is the exported file, "stored" the file of weights with their patterns, "…_gzip" either
-            of them after gzip, "bytes" the weights in memory, "peak_rss" the measured process.
+            of them after gzip, "bytes" the weights in memory, "encoded" the few numbers that patterns leave
+            of them (in older runs: "bytes"), "peak_rss" the measured process.
         before, after: Original and compressed network, same unit and conditions.
         better: Which direction is an improvement.
     """
@@ -106,6 +97,15 @@ class Epoch:
     epoch: int
     train_loss: float | None = None
     val_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far weights were from their patterns at a step of training, and how far these had moved."""
+
+    step: int
+    primal: float | None = None
+    dual: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ class Results:
         budget_met: Each bound and what was reached.
         trajectory: Accuracy and latency on the way: original, pruned, fine-tuned epoch 1, …
         history: Fine-tuning, one entry per epoch.
+        distances: Of the weights to their patterns, if the sparse method has noted them.
         notes: Anything a reader must know, e.g. the fallback to the exported graph module.
     """
 
@@ -210,6 +211,7 @@ class Results:
     budget_met: tuple[BudgetEntry, ...] = ()
     trajectory: tuple[TrajectoryPoint, ...] = ()
     history: tuple[Epoch, ...] = ()
+    distances: tuple[Distance, ...] = ()
     notes: tuple[str, ...] = ()
 
     def row(self, metric: str) -> Row | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,58 @@ def test_a_recipe_says_what_the_options_mean(billhook: Billhook) -> None:
     assert "epochs = 3" in table
 
 
+BOTH = (*SHAPE, "--budget", "macs=0.6", "--sparsity", "0.5", "--dry-run", "--json")
+
+
+def test_channels_and_weights_have_a_scope_each(billhook: Billhook) -> None:
+    whole = billhook("compress", NET, *BOTH).data
+    # A batch norm has channels and no weights for zeros; the classifier has weights, and no channels to lose.
+    shown = billhook("compress", NET, *BOTH, "--exclude", "norm", "--sparse-include", "classifier").data
+    assert [row["tensor"] for row in shown["weights"]] == ["classifier.weight"]
+    kept = {g["id"]: (g["kept"], g["size"]) for g in shown["groups"]}
+    assert kept["expand"] == (32, 32)
+    assert {row["tensor"] for row in whole["weights"]} > {"classifier.weight", "project.weight"}
+    left = billhook("compress", NET, *BOTH, "--sparse-exclude", "project").data
+    assert {row["tensor"] for row in whole["weights"]} - {row["tensor"] for row in left["weights"]} == {
+        "project.weight"
+    }
+    assert left["groups"] == whole["groups"]
+
+
+def test_without_a_budget_the_plain_options_are_for_weights(billhook: Billhook, recipe: Path) -> None:
+    given = ("--sparsity", "0.5", "--dry-run", "--json")
+    rows = billhook("compress", NET, *SHAPE, *given, "--include", "classifier").data["weights"]
+    assert [row["tensor"] for row in rows] == ["classifier.weight"]
+    assert (
+        billhook("compress", NET, "--sparsity", "0.5", "--exclude", "stem", "--save-recipe", "a.toml").code
+        == 0
+    )
+    recipe.write_text(RECIPE + "[budget]\nmacs = 0.5\n")  # the budget may stand in the recipe
+    assert billhook("compress", recipe, "--exclude", "stem", "--save-recipe", "b.toml").code == 0
+    for path, table, other in (("a.toml", "sparse", "prune"), ("b.toml", "prune", "sparse")):
+        tables = tomllib.loads(Path(path).read_text())
+        assert (tables[table]["exclude"], tables[other]["exclude"]) == (["stem"], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["rules", "search:evaluations=2,latency=0.9,recalibration=1"])
+def test_patterns_are_mapped_to_layers_in_a_run(billhook: Billhook, recipe: Path, pattern: str) -> None:
+    if pattern.startswith("search"):
+        pytest.importorskip("gymnasium")
+    # Wide enough for zeros to pay by the latency model.
+    given = ("--sparsity", "0.8", "--pattern", pattern, "--model-arg", "width=32", "--name", "it", "--quiet")
+    outcome = billhook("compress", recipe, *given, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.data["sparsity"]["held"] is True
+    assert outcome.data["check"]["exact"]
+    plan = json.loads(Path("runs/it/plan.json").read_text())
+    choices = plan["made_by"]["mapping"]
+    assert choices
+    patterns = {x.layer: x.pattern for x in Run.load("runs/it").layers}
+    assert patterns["depthwise"] == ""
+    assert any(patterns.values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -129,6 +182,12 @@ def test_a_recipe_says_what_the_options_mean(billhook: Billhook) -> None:
         ),
         (("--sparsity", "0.5", "--sparse-method", "admm"), ("learns from data: give --data",)),
         (("--sparsity", "0.5", "--exclude", "nothing"), ("'nothing' matches no layer or weight",)),
+        (("--sparsity", "0.5", "--sparse-exclude", "norm"), ("'norm' matches no layer or weight",)),
+        (
+            ("--sparsity", "0.5", "--include", "stem", "--sparse-include", "stem"),
+            ("without a budget, --include and --sparse-include both say",),
+        ),
+        (("--sparsity", "0.05", "--pattern", "rules"), ("the mapping 'rules' leaves every layer dense",)),
         (("--pattern", "4x1|dense"), ("there is no budget and no sparsity",)),
         (("--pattern", "1x1"), ("how many weights shall be zero? Give --sparsity 0.8",)),
         (("--sparse-method", "admm"), ("[sparse] says 'method', but not how many weights",)),

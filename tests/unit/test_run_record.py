@@ -13,6 +13,7 @@ from billhook.results import Measurement
 from billhook.run_record import (
     MAX_TEXT_BYTES,
     METRICS,
+    Distance,
     LayerChange,
     Results,
     Row,
@@ -40,7 +41,8 @@ def test_results_survive_json() -> None:
     results = one_run().results
     assert Results.from_dict(json.loads(json.dumps(results.to_dict()))) == results
     assert Results.from_dict(MINIMAL.to_dict()) == MINIMAL
-    assert results.to_dict() == {**results_file(), "sparsity": None}  # the file is older than patterns
+    newer = {"sparsity": None, "distances": []}  # the file is older than patterns
+    assert results.to_dict() == {**results_file(), **newer}
 
 
 def test_layers_of_an_older_run_have_no_patterns(run_directory: Path) -> None:
@@ -51,11 +53,13 @@ def test_layers_of_an_older_run_have_no_patterns(run_directory: Path) -> None:
 
 def test_patterns_of_a_run_read_back(tmp_path: Path) -> None:
     sparsity = Sparsity(tensors=1, weights=100, kept=20, numbers=10, held=True)
-    replace(MINIMAL, sparsity=sparsity).save(tmp_path)
+    distances = (Distance(0, 0.5, 0.1), Distance(8, 0.05, None))
+    replace(MINIMAL, sparsity=sparsity, distances=distances).save(tmp_path)
     layer = LayerChange("a", "linear", 10, 10, weights=100, kept=20, pattern="4x1")
     save_layers(tmp_path, [layer])
     run = Run.load(tmp_path)
     assert run.results.sparsity == sparsity
+    assert run.results.distances == distances
     assert run.layers == (layer,)
 
 

@@ -30,6 +30,8 @@ from billhook.cli.compress_options import (
     SaveRecipe,
     Seed,
     SparseEpochs,
+    SparseExclude,
+    SparseInclude,
     SparseMethod,
     SparseOption,
     Sparsity,
@@ -60,7 +62,7 @@ from billhook.errors import InputError
 
 if TYPE_CHECKING:
     from billhook.pipeline import RunDirectory, Subject
-    from billhook.recipe import Recipe
+    from billhook.recipe import Change, Recipe
 
 
 def compress(
@@ -89,6 +91,8 @@ def compress(
     sparse_method: SparseMethod = None,
     sparse_option: SparseOption = [],  # noqa: B006
     sparse_epochs: SparseEpochs = None,
+    sparse_include: SparseInclude = [],  # noqa: B006
+    sparse_exclude: SparseExclude = [],  # noqa: B006
     allocation: Allocation = None,
     epochs: Epochs = None,
     lr: Lr = None,
@@ -121,8 +125,6 @@ def compress(
             ("prune", "method"): ("--method", method),
             **key_values(("prune", "options"), "--option", option),
             ("prune", "allocator"): ("--allocator", allocator),
-            ("prune", "include"): ("--include", include),
-            ("prune", "exclude"): ("--exclude", exclude),
             ("prune", "round_to"): ("--round-to", round_to),
             ("prune", "mixing"): ("--mixing", mixing),
             ("prune", "verify"): ("--verify", verify),
@@ -133,8 +135,8 @@ def compress(
             **key_values(("sparse", "options"), "--sparse-option", sparse_option),
             ("sparse", "training", "epochs"): ("--sparse-epochs", sparse_epochs),
             ("sparse", "allocation"): ("--allocation", allocation),
-            ("sparse", "include"): ("--include", include),
-            ("sparse", "exclude"): ("--exclude", exclude),
+            ("sparse", "include"): ("--sparse-include", sparse_include),
+            ("sparse", "exclude"): ("--sparse-exclude", sparse_exclude),
             ("finetune", "epochs"): ("--epochs", epochs),
             ("finetune", "lr"): ("--lr", _number_or_word(lr)),
             ("finetune", "distill"): ("--distill", distill),
@@ -143,7 +145,7 @@ def compress(
         }
     )
     if resume is not None:
-        if target is not None or given or dry_run or save_recipe is not None:
+        if target is not None or given or include or exclude or dry_run or save_recipe is not None:
             raise InputError(
                 "--resume continues the run as it was begun: leave the other options and MODEL out"
             )
@@ -151,7 +153,7 @@ def compress(
         return
     if target is None:
         raise InputError("what shall be compressed? Give a network, a recipe file, or --resume RUN")
-    recipe = from_target(target, given)
+    recipe = _with_scope(from_target(target, given), target, given, include, exclude)
     if save_recipe is not None:
         save(recipe, save_recipe)
         terminal.say(f"recipe: {save_recipe}")
@@ -162,6 +164,26 @@ def compress(
         _preview(terminal, recipe)
         return
     _begin(ctx, terminal, recipe, runs)
+
+
+def _with_scope(
+    recipe: Recipe, target: str, given: list[Change], include: list[str], exclude: list[str]
+) -> Recipe:
+    """Return the recipe with --include and --exclude: for channels, or for weights if there is no budget.
+
+    A channel group and the weights that it runs through have different names, so one text is for one of both.
+    """
+    from billhook.recipe import from_target
+
+    table = "sparse" if recipe.budget is None else "prune"
+    asked = changes({(table, "include"): ("--include", include), (table, "exclude"): ("--exclude", exclude)})
+    for change in asked:
+        if any(change.path == other.path for other in given):
+            raise InputError(
+                f"without a budget, {change.source} and --sparse-{change.path[1]} both say which weights are "
+                "meant: give one of them"
+            )
+    return from_target(target, [*given, *asked]) if asked else recipe
 
 
 def _number_or_word(text: str | None) -> float | str | None:
@@ -196,7 +218,7 @@ def _preview(terminal: Terminal, recipe: Recipe) -> None:
         groups,
         "",
         *((weights_table(decision.weights), "") if decision.weights else ()),
-        cost_table(decision.before, decision.after),
+        cost_table(decision.before, decision.after, encoded=bool(decision.weights)),
     )
 
 

@@ -35,7 +35,9 @@ Allocator = Annotated[
 ]
 Sparsity = Annotated[
     float | None,
-    typer.Option("--sparsity", metavar="X", help="Fraction of the weights that become zero, e.g. 0.8."),
+    typer.Option(
+        "--sparsity", metavar="X", help="Fraction of zeros in weights that have a pattern, e.g. 0.8."
+    ),
 ]
 Pattern = Annotated[
     str | None,
@@ -69,6 +71,22 @@ SparseEpochs = Annotated[
         metavar="N",
         help="Epochs of a sparse method that trains.",
         show_default="2",
+    ),
+]
+SparseInclude = Annotated[
+    list[str],
+    typer.Option(
+        "--sparse-include",
+        metavar="PATTERN",
+        help="Only make weights of layers or tensors of this name zero (* and ? match). Repeat for several.",
+    ),
+]
+SparseExclude = Annotated[
+    list[str],
+    typer.Option(
+        "--sparse-exclude",
+        metavar="PATTERN",
+        help="Leave weights of layers or tensors of this name dense. Repeat for several.",
     ),
 ]
 Allocation = Annotated[

@@ -42,14 +42,16 @@ Include = Annotated[
     list[str],
     typer.Option(
         metavar="PATTERN",
-        help="Only touch groups, layers or tensors of this name (* and ? match). Repeat for several.",
+        help="Only touch channel groups, layers or tensors of this name (* and ? match); without a budget: "
+        "weights. Repeat for several.",
     ),
 ]
 Exclude = Annotated[
     list[str],
     typer.Option(
         metavar="PATTERN",
-        help="Leave groups, layers or tensors of this name alone. Repeat for several.",
+        help="Leave channel groups, layers or tensors of this name alone; without a budget: weights. "
+        "Repeat for several.",
     ),
 ]
 Mixing = Annotated[

@@ -16,15 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
-from billhook.errors import InputError, suggest
+from billhook.errors import InputError, PlanError, suggest
 from billhook.graph.branches import Branch
 from billhook.graph.labels import Labels
 from billhook.graph.liveness import bytes_of, owners
 from billhook.graph.partition import Partition
 from billhook.graph.plan import Plan
 from billhook.graph.rules import Flow
-from billhook.graph.structure import Structure
-from billhook.graph.weights import weight_layers
+from billhook.graph.weights import weight_name
 from billhook.results import Cost
 
 Floats = npt.NDArray[np.float64]
@@ -82,6 +81,7 @@ class CostModel:
             (t.constant, t.dims, self._of_node.get(t.node, -1)) for t in flow.mac_terms
         )
         axes = {n: (*a, self._of_tensor.get(n, -1)) for n, a in _tensor_axes(flow, partition).items()}
+        self._tensors = list(axes)
         self._params = self._products(axes[n] for n in axes if n in flow.program.parameters)
         self._bytes = self._products((c * flow.program.itemsizes[n], d, b) for n, (c, d, b) in axes.items())
         self._values, self._alive = self._liveness(flow, {})
@@ -130,10 +130,13 @@ class CostModel:
 
         Of tensors with patterns only what is left counts: the numbers that are stored, and multiplications
         with weights that are not zero. Whether a runtime skips the others is another matter.
+
+        Raises:
+            PlanError: if a pattern does not fit what the plan keeps of its tensor.
         """
         values = self.evaluate(self.counts(plan)[None])
         whole = Cost(**{metric: round(float(v[0])) for metric, v in values.items()})
-        return whole if plan is None or not plan.patterns else self._without(whole, plan.patterns)
+        return whole if plan is None or not plan.patterns else self._without(plan, whole)
 
     def macs_by_layer(self, plan: Plan | None = None) -> dict[str, int]:
         """Return MACs by layer name, in the order of the forward pass."""
@@ -147,16 +150,30 @@ class CostModel:
             result[name] = result.get(name, 0) + round(float(macs))
         return result
 
-    def _without(self, whole: Cost, structures: Mapping[str, Structure]) -> Cost:
+    def _without(self, plan: Plan, whole: Cost) -> Cost:
         """Return the cost without what patterns take away."""
-        positions = {layer.tensor: layer.positions for layer in weight_layers(self._flow.program)}
-        macs, params, size = whole.macs, whole.params, whole.bytes
-        for name, structure in structures.items():
-            weights, itemsize = prod(structure.shape), self._flow.program.itemsizes[name]
-            macs -= (weights - structure.nonzeros) * positions.get(name, 0)
+        counts = self.counts(plan)[None].astype(np.float64)
+        lengths, stays = counts @ self._slopes + self._constants, self._stays(counts)
+        macs, sizes = self._macs.terms(lengths, stays)[0], self._bytes.terms(lengths, stays)[0]
+        params, size = whole.params, whole.bytes
+        for name, structure in plan.patterns.items():
+            itemsize = self._flow.program.itemsizes.get(name, 1)
+            weights = round(sizes[self._tensors.index(name)]) // itemsize if name in self._tensors else None
+            if weights != prod(structure.shape):
+                left = "does not have it" if weights is None else f"keeps {weights} weights of it"
+                raise PlanError(
+                    f"the plan's pattern for {name!r} is for the shape {list(structure.shape)}, the network "
+                    f"{left}; it was made for another network"
+                )
+            macs = np.where(self._weight_of == name, macs * structure.nonzeros / weights, macs)
             params -= weights - structure.values
             size -= weights * itemsize - structure.stored_bytes(itemsize)
-        return replace(whole, macs=macs, params=params, bytes=size)
+        return replace(whole, macs=round(float(macs.sum())), params=params, bytes=size)
+
+    @cached_property
+    def _weight_of(self) -> npt.NDArray[np.str_]:
+        """The weight that each term of the MACs multiplies with, "" if it is none: [terms]."""
+        return np.array([weight_name(self._flow.program, node) or "" for node in self._layers], dtype=np.str_)
 
     @cached_property
     def _constants(self) -> Floats:

@@ -8,7 +8,6 @@ that a file can be read without its plan. All of it is hostile until it has been
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Mapping
 from math import prod
@@ -19,8 +18,7 @@ from torch import Tensor
 
 from billhook.errors import StorageError
 from billhook.graph.packing import pack
-from billhook.graph.patterns import shape_of
-from billhook.graph.structure import FLOATS, Structure, require_fit, viewed
+from billhook.graph.structure import FLOATS, Structure, require_fit, view_shape
 
 Tensors = dict[str, Tensor]
 Structures = Mapping[str, Structure]
@@ -30,15 +28,15 @@ MIN_WEIGHTS = 2**28  # a file may unpack to as many weights, however small it is
 WEIGHTS_PER_BYTE = 1000  # or to as many times its size: what claims more was made to fill the memory
 
 
-def encoded(tensors: Mapping[str, Tensor], structures: Structures) -> tuple[Tensors, str]:
-    """Return the entries of a file and the text that says what they mean.
+def encoded(tensors: Mapping[str, Tensor], structures: Structures) -> tuple[Tensors, dict[str, Any]]:
+    """Return the entries of a file and, as plain data for JSON, what they mean.
 
     Raises:
         PlanError: if a structure does not fit its tensor.
         StorageError: if a tensor does not have its structure, number by number.
     """
     if not structures:
-        return dict(tensors), ""
+        return dict(tensors), {}
     for name in tensors:
         if MARK in name:
             raise StorageError(
@@ -49,24 +47,24 @@ def encoded(tensors: Mapping[str, Tensor], structures: Structures) -> tuple[Tens
     entries: Tensors = {}
     for name, tensor in tensors.items():
         entries |= {name: tensor} if name not in structures else _entries(name, tensor, structures[name])
-    return entries, json.dumps({n: _described(s) for n, s in structures.items()}, sort_keys=True)
+    return entries, {n: _described(s) for n, s in structures.items()}
 
 
 def decoded(
-    entries: Mapping[str, Tensor], text: str, size: int, where: str
+    entries: Mapping[str, Tensor], described: Any, size: int, where: str
 ) -> tuple[Tensors, dict[str, Structure]]:
     """Return the tensors of a file in full and the structures that some of them have.
 
     Args:
         entries: Of the file.
-        text: What the entries mean, as `encoded` wrote it; "" if there are tensors only.
+        described: What the entries mean, as `encoded` told it.
         size: Of the file in bytes.
         where: The file's name, for messages.
     Raises:
         StorageError: if anything is missing, too much, of another type or size; names the tensor.
     """
-    if not text:
-        return dict(entries), {}
+    if not isinstance(described, dict) or not all(isinstance(d, dict) for d in described.values()):
+        raise StorageError(f"{where}: what it says of its patterns is no table of tensors")
     tensors: Tensors = {}
     parts: dict[str, Tensors] = {}
     for entry, tensor in entries.items():
@@ -75,7 +73,6 @@ def decoded(
             parts.setdefault(name, {})[part] = tensor
         else:
             tensors[entry] = tensor
-    described = _read_description(text, where)
     for name in (*described, *parts):
         if name not in described or name not in parts or name in tensors:
             what = (
@@ -149,16 +146,6 @@ def _described(structure: Structure) -> dict[str, Any]:
     return data
 
 
-def _read_description(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
-        raise StorageError(f"{where}: what it says of its patterns is not valid JSON: {e}") from None
-    if not isinstance(data, dict) or not all(isinstance(d, dict) for d in data.values()):
-        raise StorageError(f"{where}: what it says of its patterns is no table of tensors")
-    return data
-
-
 def _weights(description: Mapping[str, Any]) -> int:
     shape = description.get("shape")
     if not isinstance(shape, list) or not all(type(s) is int and s > 0 for s in shape) or len(shape) > 8:
@@ -167,8 +154,8 @@ def _weights(description: Mapping[str, Any]) -> int:
 
 
 def _levels(structure: Structure) -> dict[str, int]:
-    view = viewed(torch.empty(structure.shape, device="meta"), transposed=structure.transposed)
-    return {name: part.levels for name, part in structure.pattern.layout(shape_of(view)).items()}
+    view = view_shape(structure.shape, structure.transposed)
+    return {name: part.levels for name, part in structure.pattern.layout(view).items()}
 
 
 def _as_text(name: str, packed: Tensor) -> str:

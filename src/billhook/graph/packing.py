@@ -45,13 +45,14 @@ def unpack(data: Bytes, shape: tuple[int, ...], levels: int) -> Array:
         raise ValueError(f"{len(body)} bytes for {count} numbers of {width} bits")
     bits = np.unpackbits(body, count=count * width)
     if levels == 2:
-        return bits.astype(bool).reshape(shape)
-    numbers = np.zeros(count, dtype=np.int64)
+        return bits.view(np.bool_).reshape(shape)
+    numbers = np.zeros(count, dtype=small_type(2**width))
     for bit in bits.reshape(count, width).T:
-        numbers = 2 * numbers + bit
+        numbers <<= 1
+        numbers |= bit
     if count and numbers.max() >= levels:
         raise ValueError(f"the number {int(numbers.max())} of at most {levels - 1}")
-    return numbers.astype(small_type(levels)).reshape(shape)
+    return numbers.reshape(shape)
 
 
 def packed_bytes(values: Array, levels: int) -> int:

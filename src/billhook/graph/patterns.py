@@ -17,11 +17,13 @@ from torch import Tensor
 
 from billhook.errors import InputError
 from billhook.options import Configurable, configure
-from billhook.registry import Registry
+from billhook.registry import Info, Registry
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, int, int]  # outputs, inputs, positions
 Parts = Mapping[str, Array]
+
+_DIGITS = 18  # of numbers in texts; Python refuses to read some thousands of them
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,12 @@ class Pattern(Configurable, ABC):
     Everything here is a pure function of tensors [outputs, inputs, positions].
     """
 
-    name: ClassVar[str] = ""  # in the registry; set by it
+    name: ClassVar[str] = ""  # in the registry: that of the file
+    single: ClassVar[bool] = False  # units are single weights: what is beside what does not matter
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        cls.name = cls.__module__.rpartition(".")[2].rstrip("_")
 
     @abstractmethod
     def refusal(self, shape: Shape, groups: int = 1) -> str | None:
@@ -72,13 +79,21 @@ class Pattern(Configurable, ABC):
     def mask(self, parts: Parts, shape: Shape) -> Tensor:
         """Return True where a weight may differ from zero: [outputs, inputs, positions], bool."""
 
+    def flaw(self, parts: Parts, shape: Shape) -> str | None:
+        """Return why arrays of the right sizes are no structure of this pattern, None if they are."""
+        return None
+
     @abstractmethod
     def units(self, energy: Tensor) -> Tensor:
         """Return the energy of every unit that may leave on its own, as `select` counts it: [units]."""
 
     def norms(self, weight: Tensor) -> Tensor:
         """Return the L2 norm of every unit: [units]."""
-        return self.units(weight.square()).sqrt()
+        return self.units(wide(weight).square()).sqrt()
+
+    def groups(self, energy: Tensor) -> tuple[Tensor, ...]:
+        """Return the energies of what a penalty may drive to zero, by families of groups, each [groups]."""
+        return (self.units(energy),)
 
     def sparsities(self, shape: Shape) -> tuple[float, float]:
         """Return the smallest and the largest weight sparsity (fraction of zeros) that can be had."""
@@ -89,9 +104,13 @@ class Pattern(Configurable, ABC):
         """Return the `sparsity` to give to `select` for this fraction of zeros."""
         return weight_sparsity
 
+    def units_for(self, energy: Tensor, weight_sparsity: float) -> float:
+        """Return the same for a weight with these energies: units of different sizes leave in their order."""
+        return self.unit_sparsity(weight_sparsity, shape_of(energy))
+
     def choose(self, weight: Tensor, sparsity: float) -> Parts:
         """Return the structure whose nearest tensor is nearest to `weight`: the Euclidean projection's."""
-        return self.select(weight.square(), sparsity)
+        return self.select(wide(weight).square(), sparsity)
 
     def settled(self, parts: Parts) -> Pattern:
         """Return the pattern with what its first projection has chosen, for projecting again and again."""
@@ -111,7 +130,7 @@ class Pattern(Configurable, ABC):
 
     def hold(self, values: Tensor, parts: Parts, anchor: Tensor) -> Tensor:
         """Return the nearest tensor to `values` (weights, gradients, …) of this structure and anchor."""
-        return values * anchor + 0.0  # which makes a zero of -0.0
+        return torch.where(anchor != 0, values, 0.0)  # a product would keep -0.0, and NaN
 
     def values(self, parts: Parts, shape: Shape) -> int:
         """Return how many numbers a tensor of this structure consists of."""
@@ -145,12 +164,11 @@ class Pattern(Configurable, ABC):
 
 
 class _Patterns(Registry[type[Pattern]]):
-    """Patterns by name; an entry learns its name when it is looked up."""
+    """Patterns by name; one from outside the package takes the name that it is added by."""
 
-    def get(self, name: str) -> type[Pattern]:
-        kind = super().get(name)
-        kind.name = name
-        return kind
+    def add(self, name: str, entry: type[Pattern], info: Info) -> None:
+        super().add(name, entry, info)
+        entry.name = name
 
 
 patterns = _Patterns("pattern", "billhook.sparse.patterns")
@@ -165,9 +183,12 @@ def parse_pattern(text: str) -> Pattern:
     Raises:
         InputError: for an unknown pattern or option, or a value out of range.
     """
+    if not isinstance(text, str):
+        raise InputError(f"a pattern must be a text such as '4x1' or '2:4', not a {type(text).__name__}")
     name, _, rest = text.strip().partition(":")
-    if name.isdecimal() and rest.isdecimal():
-        return configure(patterns.get("n_m"), {"n": int(name), "m": int(rest)}, what=f"pattern {text!r}")
+    n, m = _whole(name), _whole(rest)
+    if n is not None and m is not None:
+        return configure(patterns.get("n_m"), {"n": n, "m": m}, what=f"pattern {text!r}")
     if _size(name):
         text = f"block_punched:{name},{rest}"
     name, options = options_in(text)
@@ -193,6 +214,18 @@ def options_in(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), options
 
 
+def wide(values: Tensor) -> Tensor:
+    """Return values in a type in which squares neither vanish nor overflow: float32 for half precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def ordered(energy: Tensor) -> Tensor:
+    """Return energies that can be added up and compared: what is no number counts as very large."""
+    energy = wide(energy)
+    top = torch.finfo(energy.dtype).max / 2**24  # leaves room for sums
+    return energy.nan_to_num(nan=top).clamp(max=top)
+
+
 def shape_of(weight: Tensor) -> Shape:
     """Return the shape of a tensor [outputs, inputs, positions]."""
     outputs, inputs, positions = weight.shape
@@ -201,8 +234,17 @@ def shape_of(weight: Tensor) -> Shape:
 
 def _size(text: str) -> tuple[int, int] | None:
     """Return the numbers in "8x4", None if the text is something else."""
-    rows, by, columns = text.partition("x")
-    return (int(rows), int(columns)) if by and rows.isdecimal() and columns.isdecimal() else None
+    rows, columns = map(_whole, text.partition("x")[::2])
+    return None if rows is None or columns is None else (rows, columns)
+
+
+def _whole(text: str) -> int | None:
+    """Return the number in "8", None if the text is something else."""
+    if not text.isdecimal():
+        return None
+    if len(text) > _DIGITS:
+        raise InputError(f"a pattern with a number of {len(text)} digits; no weight is as large")
+    return int(text)
 
 
 def _number_or_word(text: str) -> int | float | str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from billhook.errors import PlanError
-from billhook.graph.structure import Structure
+from billhook.graph.structure import MAX_DIMS, MAX_WEIGHTS, Structure
 
 Keep = npt.NDArray[np.bool_]
 FORMAT = "billhook.plan/1"
@@ -140,6 +140,7 @@ class Plan:
         patterns = data.get("patterns", {})
         if not isinstance(patterns, dict):
             raise PlanError("plan is corrupted: 'patterns' is not a table of tensors")
+        _require_room(patterns)
         return cls(
             {name: _parse_group(name, entry) for name, entry in groups.items()},
             data["fingerprint"],
@@ -187,6 +188,23 @@ def _nonzeros(structure: Structure | None, other: Structure | None) -> int:
     if structure is not None:
         return structure.nonzeros
     return 0 if other is None else prod(other.shape)
+
+
+def _require_room(patterns: Mapping[str, Any]) -> None:
+    """Raise `PlanError` if patterns claim more weights together than one tensor may have.
+
+    Packed arrays can be thousands of times smaller than what they unpack to.
+    """
+    total = 0
+    for name, entry in patterns.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if isinstance(shape, list) and len(shape) <= MAX_DIMS and all(type(n) is int for n in shape):
+            total += abs(prod(shape))
+        if total > MAX_WEIGHTS:
+            raise PlanError(
+                f"plan is corrupted at the pattern of {name!r}: up to it there are more than {MAX_WEIGHTS} "
+                "weights with a pattern"
+            )
 
 
 def _parse_structure(name: str, entry: Any) -> Structure:

@@ -41,12 +41,12 @@ class Scope:
         return chosen
 
     def select_weights(self, layers: Sequence[WeightLayer]) -> tuple[WeightLayer, ...]:
-        """Return the layers in scope, by the names of their weights and of the modules these live in.
+        """Return the layers in scope, by all names of their weights and of the modules these live in.
 
         Raises:
             ScopeError: if a pattern matches nothing; all such patterns at once, with close names.
         """
-        names = [{layer.layer, *_prefixes(layer.tensor)} - {""} for layer in layers]
+        names = [set().union(*map(_prefixes, layer.names)) for layer in layers]
         return tuple(layers[i] for i in self._matching(names, "layer or weight"))
 
     def _matching(self, names: Sequence[set[str]], what: str) -> list[int]:

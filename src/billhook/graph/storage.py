@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +24,8 @@ from billhook.graph.plan import Plan
 from billhook.graph.structure import Structure
 
 PLAN, WEIGHTS = "plan.json", "weights.safetensors"
-_PATTERNS = "patterns"  # entry of a file's metadata
+_TOLD = "billhook.tensors/1"  # the one entry of a file's metadata: several would be written in any order
+_PATTERNS = "patterns"  # in that entry
 
 
 def save(directory: str | Path, model: nn.Module, plan: Plan) -> None:
@@ -92,10 +95,10 @@ def write_tensors(
             `OSError` it is.
     """
     entries, description = encoded(_unique(network, structures or {}), structures or {})
-    described = {_PATTERNS: description} if description else {}
+    told = {**(metadata or {}), **({_PATTERNS: description} if description else {})}
     part = path.with_name(path.name + ".part")
     try:
-        save_file(entries, part, {**(metadata or {}), **described})
+        save_file(entries, part, {_TOLD: json.dumps(told, sort_keys=True)})
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)  # safetensors makes files that nobody else may read
@@ -120,14 +123,27 @@ def read_tensors(path: str | Path, structures: Mapping[str, Structure] | None = 
     try:
         with safe_open(path, "pt") as file:
             entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            text = (file.metadata() or {}).get(_PATTERNS, "")
+            text = (file.metadata() or {}).get(_TOLD)
         size = Path(path).stat().st_size
     except (SafetensorError, OSError, ValueError) as e:
         raise StorageError(f"{path} is truncated or not a safetensors file: {e}") from None
-    tensors, found = decoded(entries, text, size, str(path))
+    told = {} if text is None else _told(text, path)
+    tensors, found = entries, dict[str, Structure]()
+    if _PATTERNS in told:
+        tensors, found = decoded(entries, told[_PATTERNS], size, str(path))
     if structures is not None:
         require_equal(found, structures, str(path))
     return tensors
+
+
+def _told(text: str, path: str | Path) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise StorageError(f"{path}: what it says of its tensors is not valid JSON: {e}") from None
+    if not isinstance(data, dict):
+        raise StorageError(f"{path}: what it says of its tensors is no table")
+    return data
 
 
 def load_tensors(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

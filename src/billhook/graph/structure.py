@@ -115,13 +115,15 @@ class Structure:
             pattern = configure(kind, options, what=f"pattern {data['pattern']!r}")
         except InputError as e:
             raise ValueError(str(e)) from None
-        view = _view_shape(tuple(shape), transposed)
+        view = view_shape(tuple(shape), transposed)
         if why := pattern.refusal(view):
             raise ValueError(why)
         layout = pattern.layout(view)
         if set(layout) != set(data["parts"]):
             raise ValueError(f"parts {sorted(data['parts'])}, expected {sorted(layout)}")
         parts = {n: from_text(data["parts"][n], part.shape, part.levels) for n, part in layout.items()}
+        if why := pattern.flaw(parts, view):
+            raise ValueError(f"no structure of the pattern {pattern}: {why}")
         return cls(pattern, tuple(shape), parts, transposed)
 
     def __eq__(self, other: object) -> bool:
@@ -135,7 +137,7 @@ class Structure:
 
     @property
     def _viewed(self) -> Shape:
-        return _view_shape(self.shape, self.transposed)
+        return view_shape(self.shape, self.transposed)
 
     def _back(self, view: Tensor) -> Tensor:
         if not self.transposed:
@@ -176,6 +178,7 @@ def require_fit(name: str, tensor: Tensor | None, structure: Structure) -> None:
         )
 
 
-def _view_shape(shape: tuple[int, ...], transposed: bool) -> Shape:
+def view_shape(shape: tuple[int, ...], transposed: bool) -> Shape:
+    """Return the shape that `viewed` gives a weight."""
     first, second, *kernel = shape
     return (second, first, prod(kernel)) if transposed else (first, second, prod(kernel))

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import fx
 
 from billhook.graph.capture import Program, layer_of
-from billhook.graph.patterns import Shape
+from billhook.graph.patterns import Pattern, Shape
 from billhook.graph.rules._base import bind, shape_of
 
 CONVOLUTIONS = (
@@ -32,6 +32,7 @@ class WeightLayer:
         groups: Of a convolution.
         transposed: The weight has its inputs first.
         positions: How often each weight is used in one forward pass of the example inputs.
+        others: Other names of the weight, and of the layers that use or own it.
     """
 
     tensor: str
@@ -43,12 +44,15 @@ class WeightLayer:
     groups: int = 1
     transposed: bool = False
     positions: int = 1
+    others: tuple[str, ...] = ()
 
     @property
     def view(self) -> Shape:
         """Outputs, inputs (of a group) and kernel positions."""
         first, second, *kernel = self.shape
-        return (second, first, prod(kernel)) if self.transposed else (first, second, prod(kernel))
+        if self.transposed:  # inputs × outputs of a group
+            return second * self.groups, first // self.groups, prod(kernel)
+        return first, second, prod(kernel)
 
     @property
     def depthwise(self) -> bool:
@@ -60,6 +64,18 @@ class WeightLayer:
         """Multiply-adds of one forward pass."""
         return prod(self.shape) * self.positions
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of the weight and of the layers that use or own it."""
+        return frozenset((self.tensor, self.layer, *self.others)) - {""}
+
+    def refusal(self, pattern: Pattern) -> str | None:
+        """Return why a pattern does not fit the weight, None if it does."""
+        if self.transposed and self.groups > 1 and not pattern.single:
+            # Structures see a tensor with all inputs first: across groups, what is beside what means nothing.
+            return f"a transposed convolution in {self.groups} groups can only lose single weights"
+        return pattern.refusal(self.view, self.groups)
+
 
 def weight_layers(program: Program) -> tuple[WeightLayer, ...]:
     """Return the layers with a weight of their own, in the order of the forward pass; shared weights once."""
@@ -70,18 +86,36 @@ def weight_layers(program: Program) -> tuple[WeightLayer, ...]:
             continue
         before = found.get(layer.tensor)
         if before is not None:
-            layer = replace(before, positions=before.positions + layer.positions)
+            positions = before.positions + layer.positions
+            layer = replace(before, positions=positions, others=(*before.others, layer.layer))
         found[layer.tensor] = layer
-    return tuple(found.values())
+    names = {tensor: [tensor] for tensor in found}
+    for alias, tensor in program.aliases.items():
+        if tensor in names:
+            names[tensor].append(alias)
+    return tuple(_named(layer, names[layer.tensor]) for layer in found.values())
 
 
-def _layer(program: Program, node: fx.Node) -> WeightLayer | None:
+def weight_name(program: Program, node: fx.Node) -> str | None:
+    """Return the parameter that a convolution or linear layer multiplies with; None for other operators."""
     call = bind(node)
     if call.name not in (*CONVOLUTIONS, "linear"):
         return None
     weight = call["weight"]
     name = program.tensors.get(weight.name) if isinstance(weight, fx.Node) else None
-    if name is None or name not in program.parameters:
+    return name if name in program.parameters else None
+
+
+def _named(layer: WeightLayer, tensors: list[str]) -> WeightLayer:
+    """Return a layer with all names of its weight and of the modules that own it."""
+    owners = (name.rpartition(".")[0] for name in tensors)
+    others = dict.fromkeys((*layer.others, *tensors, *owners))
+    return replace(layer, others=tuple(n for n in others if n not in ("", layer.tensor, layer.layer)))
+
+
+def _layer(program: Program, node: fx.Node) -> WeightLayer | None:
+    call, name = bind(node), weight_name(program, node)
+    if name is None:
         return None
     shape = program.shapes[name]
     if call.name == "linear":

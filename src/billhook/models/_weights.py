@@ -17,6 +17,7 @@ from billhook.errors import InputError, StorageError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which training scripts nest
 _PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
+_ENCODED = "::"  # in names of billhook's files of sparse networks, see billhook.graph.encoding
 _SHOWN = 5
 
 
@@ -29,12 +30,19 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises:
         InputError: if the file does not exist, is of an unknown kind, or its tensors do not fit the
-            model; lists missing, unexpected and differently shaped ones.
+            model, as lists of missing, unexpected and differently shaped ones say, or is billhook's own
+            file of a sparse network.
         StorageError: if the file is truncated, damaged, or holds more than tensors.
     """
     path = Path(path)
     found = _tensors(path, read_tensors(path))
     wanted = model.state_dict()
+    if any(_ENCODED in name and name not in wanted for name in found):
+        raise InputError(
+            f"{path} was written by billhook.save for a sparse network: it holds the few numbers that "
+            "patterns leave, not whole tensors; read it with billhook.load(directory, model_factory), where "
+            "the directory holds its plan.json as well"
+        )
     problems = [
         _listed("missing", (name for name in wanted if name not in found and not _is_counter(name))),
         _listed("unexpected", (name for name in found if name not in wanted and not _is_counter(name))),

@@ -12,10 +12,16 @@ from torch import nn
 from billhook.errors import InputError
 from billhook.graph import Plan, Scope
 from billhook.graph.structure import Structure
-from billhook.methods.sparse import Sparsified, sparse_methods, sparsify
-from billhook.methods.sparse._patterns import Subject as Mapped
-from billhook.methods.sparse._patterns import is_mapping, mapped, patterns_of
-from billhook.methods.sparse._sparsify import find_sparse_method
+from billhook.methods.sparse import (
+    MappingSubject,
+    Sparsified,
+    find_sparse_method,
+    is_mapping,
+    mapped,
+    patterns_of,
+    sparse_methods,
+    sparsify,
+)
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe, Sparse
 from billhook.sparse.allocation import allocate, reachable
@@ -31,7 +37,7 @@ def check_sparse(subject: Subject) -> None:
     """
     wanted = subject.recipe.sparse
     if not wanted.wanted:
-        _check_nothing_meant(wanted)
+        _check_nothing_meant(subject.recipe)
         return
     info = sparse_methods.info(wanted.method)
     if info.needs_data and subject.recipe.data is None:
@@ -136,7 +142,7 @@ def _check_mapping(subject: Subject, wanted: Sparse) -> None:
     assert isinstance(wanted.pattern, str)
     layers = _scope(wanted).select_weights(subject.prunable_graph.weights)
     if not wanted.pattern.startswith("search"):
-        mapped(wanted.pattern, Mapped(subject.prunable, layers, wanted.sparsity))
+        mapped(wanted.pattern, MappingSubject(subject.prunable, layers, wanted.sparsity))
     elif wanted.sparsity is None or subject.recipe.data is None:
         lacks = "--sparsity 0.8" if wanted.sparsity is None else "--data, or a [data] table in the recipe"
         raise InputError(
@@ -144,9 +150,12 @@ def _check_mapping(subject: Subject, wanted: Sparse) -> None:
         )
 
 
-def _check_nothing_meant(wanted: Sparse) -> None:
-    default = Sparse()
-    said = [n for n in ("method", "allocation", "options", "training") if _says(wanted, default, n)]
+def _check_nothing_meant(recipe: Recipe) -> None:
+    wanted, default = recipe.sparse, Sparse()
+    names = ["method", "allocation", "options", "training"]
+    if recipe.budget is not None:  # else they may have been meant for channels
+        names += ["include", "exclude"]
+    said = [n for n in names if _says(wanted, default, n)]
     if said:
         raise InputError(
             f"[sparse] says {said[0]!r}, but not how many weights shall be zero: give --sparsity 0.8, or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Literal
 
 from billhook.allocate.budget import Budget
@@ -10,7 +11,16 @@ from billhook.pipeline.runner import Stage
 from billhook.pipeline.sparsifying import decides_by
 from billhook.pipeline.work import Work
 from billhook.results import Check, Measurement
-from billhook.run_record import BudgetEntry, Epoch, LatencyRatio, Results, Row, Sparsity, TrajectoryPoint
+from billhook.run_record import (
+    BudgetEntry,
+    Distance,
+    Epoch,
+    LatencyRatio,
+    Results,
+    Row,
+    Sparsity,
+    TrajectoryPoint,
+)
 
 Status = Literal["done", "interrupted", "failed"]
 Outcome = Mapping[str, Any]
@@ -47,6 +57,7 @@ def results(
             Epoch(entry["epoch"], entry["loss"], entry["metrics"].get("accuracy"))
             for entry in done["finetune"].get("history", ())
         ),
+        distances=_distances(done),
         notes=tuple([*notes, *([failure] if failure else [])]),
     )
 
@@ -62,14 +73,19 @@ def _rows(done: Mapping[str, Outcome]) -> tuple[Row, ...]:
     rows += [_measured(size, measured, "lower") for size in _SIZES if _has(measured, size)]
     if costs:
         for metric, unit in _COSTS.items():
-            before, after = (
-                Measurement(float(costs[side][metric]), unit, conditions={"how": "formula"})
-                for side in ("before", "after")
-            )
-            rows.append(Row(metric, before, after, "lower"))  # type: ignore[arg-type]
+            values = costs["before"][metric], costs["after"][metric]
+            memory = _memory(done) if metric == "bytes" and "memory" in done["sparsify"] else None
+            if memory is not None:
+                rows.append(_formula("bytes", memory, unit))
+            rows.append(_formula("encoded" if memory is not None else metric, values, unit))
     if measured:
         rows += [_measured("throughput", measured, "higher"), _measured("peak_rss", measured, "lower")]
     return tuple(rows)
+
+
+def _formula(metric: Any, values: tuple[float, float], unit: str) -> Row:
+    before, after = (Measurement(float(v), unit, conditions={"how": "formula"}) for v in values)
+    return Row(metric, before, after, "lower")
 
 
 # How a size is called in the results and by the stage.
@@ -105,9 +121,19 @@ def _before_after(metric: str, done: Mapping[str, Outcome]) -> tuple[float, floa
     if metric == "latency":
         measured = done["measure"]
         return (measured["before"][metric]["value"], measured["after"][metric]["value"]) if measured else None
-    key = "bytes" if metric == "size" else metric
+    if metric == "size":
+        return _memory(done)
     costs = _costs(done)
-    return (costs["before"][key], costs["after"][key]) if costs else None
+    return (costs["before"][metric], costs["after"][metric]) if costs else None
+
+
+def _memory(done: Mapping[str, Outcome]) -> tuple[float, float] | None:
+    """Return the bytes of weights as a runtime holds them, with the zeros that patterns leave out."""
+    costs = _costs(done)
+    if not costs:
+        return None
+    dense = done["export"].get("memory") or done["sparsify"].get("memory")
+    return costs["before"]["bytes"], dense or costs["after"]["bytes"]
 
 
 def _costs(done: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -121,6 +147,19 @@ def _sparsity(done: Mapping[str, Outcome]) -> Sparsity | None:
     """Return how many weights are left, and whether training has kept it so."""
     weights = done["sparsify"].get("weights")
     return Sparsity(**weights, held=done["finetune"].get("held")) if weights else None
+
+
+def _distances(done: Mapping[str, Outcome]) -> tuple[Distance, ...]:
+    """Return how near a method that notes it has brought the weights to their patterns."""
+    return tuple(
+        Distance(int(entry["step"]), _finite(entry["primal"]), _finite(entry["dual"]))
+        for entry in done["sparsify"].get("log", ())
+        if {"step", "primal", "dual"} <= entry.keys()
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _trajectory(done: Mapping[str, Outcome], *, pruned: bool) -> tuple[TrajectoryPoint, ...]:

@@ -13,8 +13,7 @@ from billhook.fuse.options import OPERATORS, Fusion
 from billhook.graph.patterns import options_in, parse_pattern
 from billhook.measure.backend import backends
 from billhook.methods import names as method_names
-from billhook.methods.sparse import sparse_methods
-from billhook.methods.sparse._patterns import MAPPINGS, is_mapping
+from billhook.methods.sparse import MAPPINGS, is_mapping, sparse_methods
 from billhook.options import configure, rules
 from billhook.recipe.input_spec import InputSpec, parse_inputs
 from billhook.recipe.table import Plain, Table, Texts, as_value_error, one_of
@@ -150,10 +149,10 @@ def _mapping(text: str) -> None:
 class Sparse(Table):
     """Which weights become zero or equal, in the channels that are left; none if nothing is said.
 
-    `sparsity` is the fraction of the weights in scope, `pattern` which of them leave together: one text, of
-    whose alternatives ("kernel_pattern|4x1|dense") each layer gets the first that fits, one text by layer, or
-    "rules" or "search", which map a pattern to each layer. `options` go to the method; `training` is how a
-    method trains that decides while it does so.
+    `sparsity` is the fraction of zeros in the weights that have a pattern, `pattern` which of them leave
+    together: one text, of whose alternatives ("kernel_pattern|4x1|dense") each layer gets the first that
+    fits, one text by layer, or "rules" or "search", which map a pattern to each layer. `options` go to the
+    method; `training` is how a method trains that decides while it does so.
     """
 
     method: Annotated[str, one_of("sparse method", sparse_methods.names)] = "magnitude"

@@ -10,7 +10,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from billhook.run_record import Epoch, LayerChange
+from billhook.run_record import Distance, Epoch, LayerChange
 from billhook.units import format_count
 
 Figure = dict[str, Any]
@@ -126,6 +126,32 @@ def training(history: Sequence[Epoch]) -> Figure | None:
         "height": 420,
         "margin": {"l": 64, "r": 16, "t": 16, "b": 52},
         "showlegend": False,
+        "hovermode": "x unified",
+    }
+    return {"data": data, "layout": layout}
+
+
+def distances(history: Sequence[Distance]) -> Figure | None:
+    """Return how near weights have come to their patterns, over steps; None unless there are two points.
+
+    The axis is logarithmic: zero, which it cannot show, becomes a gap.
+    """
+    if len(history) < 2:
+        return None
+    common = {"type": "scatter", "mode": "lines+markers", "x": [d.step for d in history]}
+    data = [
+        {**common, "name": name, "y": [value or None for value in values], "line": {"color": f"var({color})"}}
+        for name, values, color in (
+            ("distance to the pattern", [d.primal for d in history], "--after"),
+            ("change of the target", [d.dual for d in history], "--accent-2"),
+        )
+    ]
+    layout = {
+        "xaxis": {"title": {"text": "step"}, "tickformat": "d"},
+        "yaxis": {"title": {"text": "relative to the weight"}, "type": "log", "exponentformat": "power"},
+        "height": 300,
+        "margin": {"l": 64, "r": 16, "t": 16, "b": 52},
+        "legend": {"orientation": "h", "y": 1.15},
         "hovermode": "x unified",
     }
     return {"data": data, "layout": layout}

@@ -19,7 +19,7 @@ import jinja2
 
 from billhook.errors import InputError, StorageError
 from billhook.report.comparison import CAVEAT, comparison
-from billhook.report.figures import channels, training, weights
+from billhook.report.figures import channels, distances, training, weights
 from billhook.report.plotlyjs import plotlyjs
 from billhook.report.scatter import accuracy_latency
 from billhook.report.view import view
@@ -84,6 +84,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, Any]:
         figures[f"run-{i}-path"] = accuracy_latency([run.results])
         figures[f"run-{i}-channels"] = channels(run.layers)
         figures[f"run-{i}-weights"] = weights(run.layers)
+        figures[f"run-{i}-distances"] = distances(run.results.distances)
         figures[f"run-{i}-training"] = training(run.results.history)
     return {name: figure for name, figure in figures.items() if figure is not None}
 

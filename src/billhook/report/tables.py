@@ -55,8 +55,14 @@ def groups_table(groups: Iterable[ChannelGroup], kept: Mapping[str, int] | None 
     return table
 
 
-def cost_table(original: Cost, compressed: Cost | None = None) -> Table:
-    """Return what one forward pass costs; with `compressed`, also what it costs then and the ratio."""
+def cost_table(original: Cost, compressed: Cost | None = None, *, encoded: bool = False) -> Table:
+    """Return what one forward pass costs; with `compressed`, also what it costs then and the ratio.
+
+    Args:
+        original: Of the original network.
+        compressed: Of the smaller one.
+        encoded: Bytes are those of the numbers that patterns leave, not those that a runtime needs.
+    """
     units = {"macs": "", "params": "", "bytes": "B", "peak_activation_bytes": "B"}
     if compressed is None:
         table = plain_table("Cost", ">Value")
@@ -64,7 +70,8 @@ def cost_table(original: Cost, compressed: Cost | None = None) -> Table:
         table = plain_table("Cost", ">Original", ">Compressed", ">Ratio")
     after = compressed.to_dict() if compressed is not None else {}
     for metric, before in original.to_dict().items():
-        cells = [TITLES[metric], format_value(before, units[metric])]
+        title = TITLES["encoded" if encoded and metric == "bytes" else metric]
+        cells = [title, format_value(before, units[metric])]
         if compressed is not None:
             cells += [format_value(after[metric], units[metric]), _ratio(before, after[metric])]
         table.add_row(*cells)

@@ -25,6 +25,7 @@ TITLES: dict[str, str] = {
     "stored": "Stored weights",
     "stored_gzip": "Stored weights after gzip",
     "bytes": "Weights in memory",
+    "encoded": "Weights, encoded",
     "macs": "MACs",
     "params": "Parameters",
     "peak_activation_bytes": "Peak activations",

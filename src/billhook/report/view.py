@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -126,7 +126,7 @@ def view(run: Run) -> RunView:
         cards=tuple(_card(row, results) for m in _headlines(results) if (row := results.row(m)) is not None),
         lines=tuple(_line(row, results) for row in results.rows),
         budget=tuple(_budget_lines(results)),
-        conditions=tuple(_conditions(results.rows, run.environment)),
+        conditions=tuple(_conditions(results, run.environment)),
         verdict=verdict(results.check),
         zeros=zeros(results.sparsity),
         groups=tuple(_group(g) for g in run.groups),
@@ -194,13 +194,18 @@ def _headlines(results: Results) -> tuple[str, ...]:
     return tuple("stored" if metric == "size" and stored else metric for metric in HEADLINES)
 
 
+def _title(row: Row, results: Results) -> str:
+    older = results.sparsity is not None and results.row("encoded") is None  # these noted encoded bytes only
+    return TITLES["encoded" if row.metric == "bytes" and older else row.metric]
+
+
 def _card(row: Row, results: Results) -> Card:
     text, tone = change(row, ratio(results, row.metric))
     before, after = (format_value(m.value, m.unit) for m in (row.before, row.after))
     caption = f"{before} → {after}"
     if row.metric == "latency" and results.latency_ratio is not None:
         caption += f"; {results.latency_ratio.minimum:.2f}× by the fastest runs"
-    return Card(TITLES[row.metric], text, caption, tone)
+    return Card(_title(row, results), text, caption, tone)
 
 
 def _line(row: Row, results: Results) -> Line:
@@ -208,7 +213,7 @@ def _line(row: Row, results: Results) -> Line:
     before, after = row.before, row.after
     return Line(
         metric=row.metric,
-        title=TITLES[row.metric],
+        title=_title(row, results),
         before=format_value(before.value, before.unit),
         before_range=format_spread(before),
         before_spread=format_relative_spread(before),
@@ -238,15 +243,15 @@ def _budget_lines(results: Results) -> list[BudgetLine]:
     return lines
 
 
-def _conditions(rows: Sequence[Row], environment: Mapping[str, Any]) -> list[Conditions]:
+def _conditions(results: Results, environment: Mapping[str, Any]) -> list[Conditions]:
     """Return the conditions, metrics with the same ones together; what differs reads "before → after"."""
     titles: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
-    for row in rows:
+    for row in results.rows:
         before, after = (_condition_items(m, environment) for m in (row.before, row.after))
         shared = [(k, v) for k, v in before.items() if after.get(k) == v]
         names = [k for k in {**before, **after} if before.get(k) != after.get(k)]
         differing = [(k, f"{before.get(k, '–')} → {after.get(k, '–')}") for k in names]
-        titles[(*shared, *differing)].append(TITLES[row.metric])
+        titles[(*shared, *differing)].append(_title(row, results))
     return [Conditions(", ".join(names), items) for items, names in titles.items() if items]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from billhook.errors import InputError
@@ -15,7 +17,7 @@ from billhook.graph.patterns import Pattern, Shape, shape_of
 
 Floats = npt.NDArray[np.float64]
 
-_NEAR = 5e-4  # how exactly people name a sparsity that a pattern fixes
+NEAR = 5e-4  # how exactly people name a sparsity that a pattern fixes
 ALLOCATIONS = ("uniform", "global", "lamp", "erk")
 
 
@@ -64,14 +66,14 @@ def allocate(
         shape = shape_of(energy)
         layers[name] = _Layer(shape, *patterns[name].sparsities(shape))
     least, most = reachable({n: layer.shape for n, layer in layers.items()}, patterns)
-    if not least - _NEAR <= sparsity <= most + _NEAR:
+    if not least - NEAR <= sparsity <= most + NEAR:
         raise InputError(
             f"sparsity={sparsity:g} cannot be had with these patterns, which leave {least:.4f} to {most:.4f} "
             "of the weights at zero; ask for that, or choose other patterns"
         )
     if how in ("global", "lamp"):
-        scores = {n: _scores(patterns[n].units(e), layers[n], how) for n, e in energies.items()}
-        return _by_threshold(scores, layers, sparsity)
+        units = {n: _units(patterns[n], e, layers[n], how) for n, e in energies.items()}
+        return _by_threshold(units, layers, sparsity)
     if how == "uniform":
         return _by_scale(layers, sparsity, lambda layer, x: x)
     return _by_scale(layers, sparsity, lambda layer, x: 1 - (1 - x) / x * _erk(layer.shape) if x else -np.inf)
@@ -79,7 +81,7 @@ def allocate(
 
 def require_sparsity(sparsity: object, what: str) -> None:
     """Raise `InputError`, which calls the number `what`, unless it is a fraction from 0 to below 1."""
-    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
+    number = isinstance(sparsity, Real) and not isinstance(sparsity, bool)
     if not number or not 0 <= sparsity < 1:  # type: ignore[operator]
         raise InputError(f"{what}={sparsity!r} must be at least 0 and below 1")
 
@@ -101,53 +103,81 @@ def _erk(shape: Shape) -> float:
     return float((outputs + inputs + 2 * side) / prod(shape))
 
 
-def _scores(units: Tensor, layer: _Layer, how: str) -> Floats:
-    """Return the scores of all units, the smallest first."""
-    energy: Floats = np.sort(units.detach().float().cpu().numpy()).astype(np.float64)
+@dataclass(frozen=True)
+class _Units:
+    """The units of a tensor that may leave, in the order in which they do.
+
+    Attributes:
+        scores: Rising: [units].
+        zeros: What leaves with them, and with all before them, beyond what is zero anyway: [units].
+    """
+
+    scores: Floats
+    zeros: Floats
+
+    def up_to(self, threshold: float) -> int:
+        return int(np.searchsorted(self.scores, threshold, side="right"))
+
+    def freed(self, count: int) -> float:
+        return float(self.zeros[count - 1]) if count else 0.0
+
+
+def _units(pattern: Pattern, energy: Tensor, layer: _Layer, how: str) -> _Units:
+    """Return all units but the largest, which stays."""
+    units = pattern.units(energy).detach().float().cpu().numpy()
+    sizes = pattern.units(torch.ones(layer.shape)).numpy()
+    whole = layer.weights * (1 - layer.low)
+    if sizes.min() == sizes.max():
+        values: Floats = np.sort(units).astype(np.float64)
+        zeros: Floats = np.arange(1, len(values) + 1, dtype=np.float64) * (whole / len(values))
+    else:  # blocks at the border are smaller
+        order = np.argsort(units, kind="stable")
+        values = units[order].astype(np.float64)
+        zeros = np.cumsum(sizes[order], dtype=np.float64) * (whole / sizes.sum())
     if how == "global":
-        return energy * (len(energy) / layer.weights)
-    above = np.cumsum(energy[::-1])[::-1]
-    return np.divide(energy, above, out=np.zeros_like(energy), where=above > 0)
+        scores: Floats = values * (len(values) / layer.weights)
+    else:
+        above: Floats = np.cumsum(values[::-1])[::-1]
+        scores = np.divide(values, above, out=np.zeros_like(values), where=above > 0)
+    return _Units(scores[:-1], zeros[:-1])
 
 
 def _by_threshold(
-    scores: Mapping[str, Floats], layers: Mapping[str, _Layer], sparsity: float
+    units: Mapping[str, _Units], layers: Mapping[str, _Layer], sparsity: float
 ) -> dict[str, float]:
     """Let the units with the smallest scores leave until there are enough zeros; one of each tensor stays."""
-    free = [n for n, layer in layers.items() if layer.high > layer.low and len(scores[n]) > 1]
+    free = [n for n, layer in layers.items() if layer.high > layer.low and len(units[n].scores)]
     result = {n: layer.low for n, layer in layers.items()}
     wanted = sum(layer.weights * (sparsity - layer.low) for layer in layers.values())
     if not free or wanted <= 1e-6:
         return result
-    # Zeros that a unit brings when it leaves, beyond those that its tensor has anyway.
-    size = np.array([layers[n].weights * (1 - layers[n].low) / len(scores[n]) for n in free])
-    may_leave = [scores[n][:-1] for n in free]
-    leaving = _leaving(may_leave, size, wanted - 1e-6)
+    leaving = _leaving([units[n] for n in free], wanted - 1e-6)
     for n, left in zip(free, leaving, strict=True):
         layer = layers[n]
-        result[n] = layer.clipped(1 - (1 - layer.low) * (1 - int(left) / len(scores[n])))
+        result[n] = layer.clipped(layer.low + units[n].freed(left) / layer.weights)
     return result
 
 
-def _leaving(scores: list[Floats], size: Floats, wanted: float) -> npt.NDArray[np.int64]:
-    """Return how many of each list of sorted scores are at or below the threshold that frees `wanted`."""
+def _leaving(units: list[_Units], wanted: float) -> list[int]:
+    """Return how many of each list are at or below the threshold that frees `wanted`."""
 
-    def at(threshold: float) -> npt.NDArray[np.int64]:
-        return np.array([np.searchsorted(s, threshold, side="right") for s in scores])
+    def freed(threshold: float) -> float:
+        return sum(u.freed(u.up_to(threshold)) for u in units)
 
-    low, high = -1.0, max(float(s[-1]) for s in scores)
+    low, high = -1.0, max(float(u.scores[-1]) for u in units)
     while True:
         middle = low + (high - low) / 2
         if not low < middle < high:
             break
-        low, high = (middle, high) if at(middle) @ size < wanted else (low, middle)
-    below, leaving = at(low), at(high)
-    for i in range(len(scores)):  # of those that score the same, the first leave
-        missing = wanted - (below @ size)
+        low, high = (middle, high) if freed(middle) < wanted else (low, middle)
+    leaving = [u.up_to(low) for u in units]
+    for i, u in enumerate(units):  # of those that score the same, the first leave
+        missing = wanted - sum(v.freed(k) for v, k in zip(units, leaving, strict=True))
         if missing <= 0:
             break
-        below[i] += min(int(leaving[i] - below[i]), int(np.ceil(missing / size[i])))
-    return below
+        enough = int(np.searchsorted(u.zeros, u.freed(leaving[i]) + missing)) + 1
+        leaving[i] = max(leaving[i], min(u.up_to(high), enough))
+    return leaving
 
 
 def _by_scale(

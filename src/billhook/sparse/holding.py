@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from billhook.errors import InputError
 from billhook.graph.patterns import Pattern
 from billhook.graph.structure import Structure, require_fit
 
@@ -16,8 +17,8 @@ from billhook.graph.structure import Structure, require_fit
 class Held:
     """Structures of a network that is being trained.
 
-    What is held are weights, gradients and everything of their shape that the optimiser remembers (momentum,
-    averages of squares), so that neither momentum nor weight decay lets anything leak.
+    What is held are weights, gradients and the momentum of the optimiser, so that neither momentum nor weight
+    decay lets anything leak. Averages of squares and the like only scale a step.
 
     Attributes:
         structures: By the name of a weight.
@@ -48,9 +49,9 @@ class Held:
             given = (anchors or {}).get(name)
             anchor = self.structures[name].anchor(own) if given is None else given
             self.anchors[name] = torch.empty_like(own).copy_(anchor)  # in its layout
-        # Masks are all held by one multiplication each, which a library call does for all tensors at once.
-        self._masked = [n for n, s in self.structures.items() if type(s.pattern).hold is Pattern.hold]
-        self.signed = [n for n in self.structures if n not in set(self._masked)]
+        masks = {n for n, s in self.structures.items() if type(s.pattern).hold is Pattern.hold}
+        self.signed = [n for n in self.structures if n not in masks]
+        self._gone = {n: self.anchors[n] == 0 for n in self.structures if n in masks}
         self.weights_()
 
     def weights_(self) -> None:
@@ -66,25 +67,22 @@ class Held:
         remembered: dict[str, dict[str, Tensor]] = {}
         for name, weight in self._weights.items():
             for key, value in optimizer.state.get(weight, {}).items():
-                if isinstance(value, Tensor) and value.shape == weight.shape and key not in _SQUARES:
+                if key in _MOMENTA and isinstance(value, Tensor) and value.shape == weight.shape:
                     remembered.setdefault(key, {})[name] = value
         for tensors in remembered.values():
             self._hold_(tensors)
 
     @torch.no_grad()
     def _hold_(self, tensors: Mapping[str, Tensor]) -> None:
-        masked = [n for n in self._masked if n in tensors]
-        if masked:
-            own = [tensors[n] for n in masked]
-            torch._foreach_mul_(own, [self.anchors[n] for n in masked])
-            torch._foreach_add_(own, 0.0)  # -0.0 becomes 0.0
-        for name in self.signed:
-            if name in tensors:
-                tensors[name].copy_(self.structures[name].hold(tensors[name], self.anchors[name]))
+        for name, tensor in tensors.items():
+            if name in self._gone:
+                tensor.masked_fill_(self._gone[name], 0.0)
+            else:
+                tensor.copy_(self.structures[name].hold(tensor, self.anchors[name]))
 
 
-# Averages of squared gradients only scale a step; those of equal weights differ by rounding at most.
-_SQUARES = frozenset(["exp_avg_sq", "max_exp_avg_sq", "square_avg"])
+# What optimisers of PyTorch call averages of gradients (and of weights: ASGD), which are linear in them.
+_MOMENTA = frozenset(["momentum_buffer", "exp_avg", "grad_avg", "ax", "prev"])
 
 
 @contextmanager
@@ -96,16 +94,33 @@ def holding(
         with holding(network, optimizer, plan.patterns):
             for inputs, targets in loader: ...
 
-    Works with any optimiser of PyTorch.
+    Works with the optimisers of PyTorch that make their steps from the gradients of the moment, with or
+    without a closure.
 
     Raises:
+        InputError: for L-BFGS, whose steps come from a history of gradients that nobody can hold.
         PlanError: if a structure does not fit the network.
     """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("L-BFGS cannot hold patterns: it remembers all weights in one; take SGD or AdamW")
     held = Held(model, structures)
     held.momentum_(optimizer)
 
-    def before(*_: Any) -> None:
-        held.gradients_()
+    def before(
+        _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        own, *rest = args
+        closure = kwargs.get("closure", rest[0] if rest else None)
+        if closure is None:
+            held.gradients_()
+            return None
+
+        def with_gradients() -> Any:
+            result = closure()
+            held.gradients_()
+            return result
+
+        return (own,), {**kwargs, "closure": with_gradients}
 
     def after(*_: Any) -> None:
         held.momentum_(optimizer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from billhook.graph.structure import Structure
 from billhook.sparse.holding import Held
 from billhook.train.callbacks import Callback, StepContext
@@ -22,6 +24,7 @@ class HoldPatterns(Callback):
     def __init__(self, structures: Mapping[str, Structure]) -> None:
         self.structures = dict(structures)
         self._held: Held | None = None
+        self._model: nn.Module | None = None
         self._anchors: dict[str, Any] = {}
 
     def before_step(self, context: StepContext) -> None:
@@ -53,7 +56,8 @@ class HoldPatterns(Callback):
         self._anchors = dict(state["anchors"])
 
     def _of(self, context: StepContext) -> Held:
-        if self._held is None:
-            # Resumed: signs as they were when training began.
-            self._held = Held(context.model, self.structures, self._anchors)
+        if self._held is None or self._model is not context.model:
+            # Resumed: signs as they were when training began. Another network has its own.
+            anchors = self._anchors if self._model is None else {}
+            self._held, self._model = Held(context.model, self.structures, anchors), context.model
         return self._held

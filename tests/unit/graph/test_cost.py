@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from billhook.errors import InputError
-from billhook.graph import Graph, apply, capture, cost, make_plan
+from billhook import Budget, prune
+from billhook.errors import InputError, PlanError
+from billhook.graph import Graph, Plan, apply, capture, cost, make_plan
 from billhook.graph.cost import METRICS
+from billhook.graph.patterns import parse_pattern
+from billhook.graph.structure import Structure, viewed
 from tests.networks import NETWORKS, build
 from tests.oracle import random_plan
 from tests.residual import residual
@@ -206,3 +209,39 @@ def test_an_operator_of_several_products_is_one_layer() -> None:
     layers = costs.evaluate(costs.sizes, metrics=("layers",))["layers"]
     linear = sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules())
     assert linear < layers[0] <= len(costs.macs_by_layer()) + 1
+
+
+def _sparse(model: nn.Module, x: Tensor, plan: Plan | None) -> Plan:
+    """Return the plan with blocks of 4×1 in all layers, half of them gone."""
+    small = model if plan is None else apply(model, plan)
+    weights, pattern = dict(small.named_parameters()), parse_pattern("4x1")
+    structures = {
+        la.tensor: Structure(pattern, la.shape, pattern.choose(viewed(weights[la.tensor].detach()), 0.5))
+        for la in capture(small, x).weights
+    }
+    return (make_plan(capture(model, x), {}) if plan is None else plan).with_patterns(structures)
+
+
+def test_channels_among_the_positions_of_a_linear_layer_leave_its_macs() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 16, 1), nn.Linear(10, 10), nn.Conv1d(16, 5, 1)).eval()
+    x = torch.randn(1, 4, 10)
+    plan = _sparse(model, x, prune(model, x, budget=Budget(macs=0.5), round_to=1))
+    small = apply(model, plan)
+    alone = make_plan(capture(small, x), {}).with_patterns(plan.patterns)
+    assert cost(model, x, plan) == cost(small, x, alone)
+    assert cost(model, x, plan).macs > 0
+
+
+@pytest.mark.parametrize("wrong", ["unknown tensor", "another shape", "cut by the plan"])
+def test_a_pattern_that_does_not_fit_has_no_cost(wrong: str) -> None:
+    model, x = build("plain")
+    plan = _sparse(model, x, None)
+    structure = plan.patterns["conv2.weight"]
+    if wrong == "unknown tensor":
+        plan = plan.with_patterns({"nope.weight": structure})
+    elif wrong == "another shape":
+        plan = plan.with_patterns({"conv1.weight": structure})
+    else:
+        plan = prune(model, x, budget=Budget(macs=0.5)).with_patterns(plan.patterns)
+    with pytest.raises(PlanError, match="made for another network"):
+        cost(model, x, plan)

@@ -20,7 +20,7 @@ import billhook as bh
 from billhook.errors import PlanError, StorageError
 from billhook.graph import Plan, apply, capture, load, make_plan, save
 from billhook.graph.patterns import parse_pattern, patterns
-from billhook.graph.storage import WEIGHTS, read_tensors
+from billhook.graph.storage import WEIGHTS, read_tensors, write_tensors
 from billhook.graph.structure import Structure, viewed
 from tests.networks import Plain, Residual, build
 from tests.oracle import random_plan
@@ -94,6 +94,32 @@ def test_ninety_percent_of_zeros_make_a_small_file(tmp_path: Path) -> None:
     bh.save(tmp_path / "sparse", sparse.network, sparse.plan)
     dense, small = ((tmp_path / name / WEIGHTS).stat().st_size for name in ("dense", "sparse"))
     assert small < 0.125 * dense
+
+
+def test_the_same_network_makes_the_same_bytes(made: Made, saved: Path, tmp_path: Path) -> None:
+    small = apply(made[0], made[2])
+    for _ in range(12):  # metadata of two entries came in either order
+        save(tmp_path, small, made[2])
+        assert (tmp_path / WEIGHTS).read_bytes() == (saved / WEIGHTS).read_bytes()
+    with safe_open(tmp_path / WEIGHTS, "pt") as file:
+        (told,) = file.metadata().values()
+    assert set(json.loads(told)) == {"fingerprint", "patterns"}
+
+
+@pytest.mark.parametrize("text", ["leaves and flowers", "{}", '{"conv1.weight": {}}', ""])
+def test_metadata_of_somebody_else_is_theirs(text: str, tmp_path: Path) -> None:
+    tensors = {"conv1.weight": torch.ones(2, 3), "table::values": torch.zeros(4)}
+    save_file(tensors, tmp_path / "theirs.safetensors", {"patterns": text, "format": "pt"})
+    read = read_tensors(tmp_path / "theirs.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[n], t) for n, t in tensors.items())
+
+
+def test_a_dense_network_may_have_any_names(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.register_buffer("a::b", torch.ones(2))
+    write_tensors(tmp_path / "w.safetensors", model)
+    assert read_tensors(tmp_path / "w.safetensors").keys() == {"a::b"}
 
 
 def test_channels_and_patterns_come_back_together(tmp_path: Path) -> None:
@@ -171,6 +197,7 @@ def test_a_plan_of_another_network_is_refused(made: Made, tmp_path: Path) -> Non
         save(tmp_path, small, other)
 
 
+TOLD = "billhook.tensors/1"
 Change = Callable[[dict[str, Tensor], dict[str, Any]], Any]
 
 
@@ -178,10 +205,10 @@ def changed(path: Path, change: Change) -> None:
     """Rewrite a file with other entries or another description."""
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
-    entries, described = load_file(path), json.loads(metadata["patterns"])
-    told = change(entries, described)
-    text = told if isinstance(told, str) else json.dumps(described)
-    save_file(entries, path, {**metadata, "patterns": text})
+    entries, whole = load_file(path), json.loads(metadata[TOLD])
+    told = change(entries, whole["patterns"])
+    text = told if isinstance(told, str) else json.dumps(whole)
+    save_file(entries, path, {TOLD: text})
 
 
 def drop(name: str) -> Change:
@@ -232,10 +259,14 @@ KEEP, VALUES = "conv1.weight::structure.keep", "conv1.weight::values"
         (describe(transposed="yes"), "cannot be read"),
         (describe(more=1), "unknown entries"),
         (lambda e, d: "[" * 100_000, "not valid JSON"),
-        (lambda e, d: "[]", "no table of tensors"),
+        (lambda e, d: '{"patterns": ' + "9" * 5000 + "}", "not valid JSON"),
+        (lambda e, d: "[]", "no table"),
+        (lambda e, d: '{"patterns": []}', "no table of tensors"),
+        (lambda e, d: '{"patterns": {"conv1.weight": 3}}', "no table of tensors"),
         (lambda e, d: d.pop("conv1.weight"), "no pattern"),
         (lambda e, d: d.update(ghost=d["conv1.weight"]), "'ghost' has no numbers"),
-        (lambda e, d: "{}", "has no pattern"),
+        (lambda e, d: '{"patterns": {}}', "has no pattern"),
+        (lambda e, d: "{}", "has a pattern for 'conv1.weight'"),
     ],
 )
 def test_a_changed_file_is_refused_by_name(

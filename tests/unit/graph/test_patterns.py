@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from billhook.graph.patterns import parse_pattern, patterns
 from billhook.graph.structure import Structure, impose_, viewed
 from billhook.graph.weights import WeightLayer
 from billhook.options import Number
+from billhook.registry import Info
 from billhook.sparse.patterns.kernel_pattern import KernelPattern
 from billhook.sparse.patterns.n_m import NM
 from billhook.sparse.patterns.unified import Unified
@@ -118,13 +121,17 @@ def test_what_is_stored_is_smaller_and_counted_right(text: str, kind: str) -> No
 
 
 @pytest.mark.parametrize(("text", "kind"), CASES)
-def test_no_array_in_range_breaks_a_pattern(text: str, kind: str) -> None:
+def test_any_array_in_range_is_refused_or_harmless(text: str, kind: str) -> None:
     w, s = made(text, kind)
     rng = np.random.default_rng(0)
     layout = s.pattern.layout(tuple(viewed(w, transposed=s.transposed).shape))  # type: ignore[arg-type]
     for top in (1, None, None):  # all zero, then anything
         parts = {n: rng.integers(0, top or p.levels, p.shape) for n, p in layout.items()}
         entry = {**s.to_dict(), "parts": {n: to_text(parts[n], p.levels) for n, p in layout.items()}}
+        if s.pattern.flaw(parts, tuple(viewed(w, transposed=s.transposed).shape)):  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="no structure of the pattern"):
+                Structure.from_dict(entry)
+            continue
         hostile = Structure.from_dict(entry)
         z = hostile.project(w)
         assert hostile.to_dict() == entry
@@ -247,6 +254,121 @@ def test_random_edits_are_refused_or_harmless(text: str) -> None:
         structure = plan.patterns["w"]
         assert structure.project(torch.ones(shape)).shape == tuple(shape)
         assert structure.mask.shape == tuple(shape)
+
+
+def flags(*shape: int, on: object = ...) -> str:
+    array = np.zeros(shape, dtype=bool)
+    array[on] = True
+    return to_text(array, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "message"),
+    [
+        ("2:4", {"keep": flags(9, 8, 9)}, "4 of 4 inputs stay somewhere, 2 at most"),
+        ("1:3", {"keep": flags(9, 8, 9, on=(3, slice(6, 8), 5))}, "2 of 3 inputs stay"),
+        ("kernel_pattern", {"library": flags(8, 9)}, "do not keep 4 positions"),
+        ("kernel_pattern", {"library": flags(8, 9, on=(2, [0, 1, 4]))}, "do not keep 4 positions"),
+        ("kernel_pattern:fixed=oooo-----", {"library": flags(8, 9, on=(0, [1, 2, 3, 4]))}, "besides oooo---"),
+        ("block_diagonal", {"row_block": to_text(np.zeros(9), 4)}, r"\[9, 0, 0, 0\] outputs"),
+        ("block_diagonal", {"column_block": to_text(np.arange(8) // 3, 4)}, r"expected \[2, 2, 2, 2\]"),
+    ],
+)
+def test_arrays_that_are_none_of_their_pattern_are_refused(
+    text: str, parts: dict[str, str], message: str
+) -> None:
+    data = made(text, "conv")[1].to_dict()
+    assert Structure.from_dict(data).to_dict() == data
+    plan = {**Plan({}, "f").to_dict(), "patterns": {"w": {**data, "parts": {**data["parts"], **parts}}}}
+    with pytest.raises(PlanError, match=message):
+        Plan.from_dict(plan)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+@pytest.mark.parametrize("dtype", BITS)
+@pytest.mark.parametrize("text", EVERY)
+def test_the_structure_of_a_broken_weight_is_a_structure(text: str, dtype: torch.dtype, value: float) -> None:
+    kind = "linear" if text in LINEAR_ONLY else "conv"
+    w, s = made(text, kind)
+    w = torch.where(torch.rand(w.shape, generator=torch.Generator().manual_seed(1)) < 0.5, w, value).to(dtype)
+    parts = s.pattern.choose(viewed(w), 0.6)
+    again = Structure.from_dict(Structure(s.pattern, s.shape, parts).to_dict())
+    least, _ = s.pattern.sparsities(tuple(viewed(w).shape))  # type: ignore[arg-type]
+    assert again.sparsity >= least
+    assert again.nonzeros > 0
+
+
+@pytest.mark.parametrize("scale", [1e-5, 300.0])
+@pytest.mark.parametrize("text", EVERY)
+def test_half_precision_has_the_projection_of_its_numbers(text: str, scale: float) -> None:
+    kind = "linear" if text in LINEAR_ONLY else "conv"
+    w, s = made(text, kind)
+    # Of numbers as small and as large, squares are no numbers of half precision.
+    w = ((1 + 22 * w.abs() / w.abs().max()) * scale * w.sign()).half()
+    assert bool((w.square().isinf() | (w.square() < 1e-7)).all())
+    view = viewed(w)
+    chosen = [Structure(s.pattern, s.shape, s.pattern.choose(v, 0.6)) for v in (view, view.float())]
+    assert chosen[0] == chosen[1]
+    assert torch.equal(chosen[0].project(w), chosen[1].project(w.float()).half())
+    torch.testing.assert_close(s.pattern.norms(view), s.pattern.norms(view.float()))
+    energy = view.float().square()
+    for few in (energy.half(), energy.bfloat16()):
+        assert s.pattern.units(few).numel() == s.pattern.units(energy).numel()
+        parts = s.pattern.select(few, 0.6)
+        assert s.pattern.flaw(parts, tuple(view.shape)) is None  # type: ignore[arg-type]
+
+
+def test_patterns_of_more_weights_than_a_plan_may_have_are_not_unpacked() -> None:
+    data = edited("filter", shape=[1, 2**22], parts={"keep": to_text(np.ones(1), 2)})
+    table = {**Plan({}, "f").to_dict(), "patterns": {f"w{i}": data for i in range(64)}}
+    assert len(Plan.from_dict(table).patterns) == 64
+    more = {**table["patterns"], "one": {**data, "shape": [1, 1], "parts": None}}
+    with pytest.raises(PlanError, match=r"'one': up to it there are more than \d+ weights"):
+        Plan.from_dict({**table, "patterns": more})
+    with pytest.raises(PlanError, match="'w'"):
+        Plan.from_dict({**table, "patterns": {"w": {**data, "shape": [10**4000] * 8}}})
+
+
+def test_a_pattern_knows_its_name_without_being_looked_up() -> None:
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    entry = importlib.import_module('billhook.sparse.patterns.' + name).ENTRY\n"
+        "    print(entry.name, entry())\n"
+    )
+    command = [sys.executable, "-c", program, *patterns.names()]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert told[::2] == patterns.names()
+    assert [parse_pattern(text) for text in told[1::2]] == [patterns.get(name)() for name in patterns.names()]
+
+
+def test_a_pattern_from_outside_goes_by_the_name_it_was_added_by() -> None:
+    class Own(type(parse_pattern("filter"))):  # type: ignore[misc]
+        pass
+
+    assert Own.name == "test_patterns"
+    patterns.add("own", Own, Info("mine"))
+    try:
+        _, s = made("own", "linear")
+        assert str(s.pattern) == "own"
+        assert Structure.from_dict(s.to_dict()) == s
+        assert type(parse_pattern("filter")).name == "filter"
+    finally:
+        patterns.remove("own")
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 5000 + "x1", "2:" + "9" * 5000, "unified:4x" + "9" * 5000, "9" * 19 + ":4"]
+)
+def test_a_number_of_thousands_of_digits_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="digits"):
+        parse_pattern(text)
+
+
+@pytest.mark.parametrize("value", [None, 4, ["4x1"], b"4x1"])
+def test_what_is_no_text_is_no_pattern(value: Any) -> None:
+    with pytest.raises(InputError, match="must be a text such as"):
+        parse_pattern(value)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from billhook.errors import ScopeError
 from billhook.graph import ChannelGroup, Groups, Member, Reason, Scope
+from billhook.graph.weights import WeightLayer
 
 
 def group(name: str, *tensors: str, reads: str = "", frozen: bool = False) -> ChannelGroup:
@@ -59,6 +60,20 @@ def test_patterns_that_match_nothing_are_all_named_with_close_names() -> None:
     assert "'layer1'" in text
     assert "'head.*'" in text
     assert "'stem'" not in text
+
+
+def names_of_weights(scope: Scope) -> list[str]:
+    layers = [
+        WeightLayer("a.conv.weight", "a.conv", "conv", (4, 4, 3, 3), others=("b.conv.weight", "b.conv")),
+        WeightLayer("c.weight", "c", "linear", (4, 4)),
+    ]
+    return [layer.tensor for layer in scope.select_weights(layers)]
+
+
+@pytest.mark.parametrize("name", ["a", "a.conv", "a.conv.weight", "b", "b.conv", "b.conv.weight"])
+def test_a_shared_weight_goes_by_every_name(name: str) -> None:
+    assert names_of_weights(Scope(include=(name,))) == ["a.conv.weight"]
+    assert names_of_weights(Scope(exclude=(name,))) == ["c.weight"]
 
 
 def test_case_matters() -> None:

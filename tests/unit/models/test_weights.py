@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import billhook
 from billhook.errors import InputError, StorageError
 from billhook.models import build, load_weights
 
@@ -129,3 +130,19 @@ def test_other_paths_are_refused(tmp_path: Path) -> None:
         load_weights(network(), tmp_path / "weights.h5")
     with pytest.raises(InputError, match="there is no file"):
         load_weights(network(), tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("pattern", ["4x1|dense", "unified:2x2|dense", "unstructured"])
+def test_a_file_of_a_sparse_network_is_named_as_what_it_is(tmp_path: Path, pattern: str) -> None:
+    x = torch.randn(1, 3, 8, 8)
+    sparse = billhook.sparsify(network(), x, sparsity=0.5, pattern=pattern)
+    billhook.save(tmp_path, sparse.network, sparse.plan)
+    model = network(3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(
+        InputError, match=r"weights\.safetensors was written by billhook\.save.*billhook\.load"
+    ):
+        load_weights(model, tmp_path / "weights.safetensors")
+
+    assert same(model, before)

@@ -80,6 +80,16 @@ def test_weights_alone_may_leave(alone: Done) -> None:
     assert any("onnxruntime multiplies with them" in note for note in results.notes)
 
 
+def test_zeros_are_bytes_in_memory_and_not_in_the_encoded_weights(alone: Done) -> None:
+    _, results = alone
+    memory, encoded = results.row("bytes"), results.row("encoded")
+    assert memory is not None
+    assert encoded is not None
+    assert memory.after.value == memory.before.value == encoded.before.value
+    cost = Subject(recipe(ALONE)).graph.costs.cost(Plan.load(alone[0].file("plan.json")))
+    assert encoded.after.value == cost.bytes < 0.5 * memory.after.value
+
+
 def test_the_stored_network_is_small_and_the_exported_one_after_gzip(alone: Done) -> None:
     directory, results = alone
     stored, exported, packed = (results.row(metric) for metric in ("stored", "size", "size_gzip"))
@@ -245,6 +255,9 @@ def test_the_weights_of_a_method_that_trains_are_where_fine_tuning_begins(tmp_pa
     assert outcome["history"]
     assert outcome["made_by"]["sparse_method"] == "admm"
     assert any(note.startswith("admm: the largest relative distance") for note in results.notes)
+    assert [d.step for d in results.distances] == [entry["step"] for entry in outcome["log"]]
+    assert results.distances
+    assert all(d.primal is not None for d in results.distances)
 
 
 @pytest.mark.slow
@@ -309,6 +322,8 @@ def test_a_preview_of_what_is_decided_in_training_is_refused() -> None:
         ({"sparsity": 0.5, "options": {"a": 1}}, InputError, "has no option 'a'"),
         ({"sparsity": 0.5, "exclude": ["nothing"]}, ScopeError, "'nothing' matches no layer or weight"),
         ({"sparsity": 0.9999}, InputError, "sparsity=0.9999 cannot be had with these patterns"),
+        ({"sparsity": 0.05, "pattern": "rules"}, InputError, "mapping 'rules' leaves every layer dense"),
+        ({"pattern": "rules:latency=1.0"}, InputError, "'rules:latency=1.0' leaves every layer dense"),
         ({"sparsity": 0.5, "pattern": {"conv": "4x1", "cnv": "4x1"}}, InputError, "unknown weight 'cnv'"),
         (
             {"sparsity": 0.5, "pattern": "block_punched:rows=3,remainder=refuse"},
@@ -322,6 +337,13 @@ def test_what_cannot_be_is_said_before_anything_is_done(
 ) -> None:
     with pytest.raises(error, match=message):
         begin(Subject(recipe(sparse)), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_scope_of_zeros_beside_a_budget_and_without_zeros_is_a_mistake(tmp_path: Path) -> None:
+    wanted = recipe({"exclude": ["conv"]}, budget={"macs": 0.5})
+    with pytest.raises(InputError, match=r"\[sparse\] says 'exclude', but not how many weights"):
+        begin(Subject(wanted), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

@@ -12,7 +12,7 @@ from billhook.pipeline.order import STAGES
 from billhook.pipeline.work import Work
 from billhook.recipe import Recipe
 from billhook.results import Measurement
-from billhook.run_record import Results, Sparsity
+from billhook.run_record import Distance, Results, Sparsity
 
 
 @pytest.fixture
@@ -55,6 +55,33 @@ def test_a_bound_on_latency_is_judged_by_the_final_measurement(work: Work, after
 def test_formulas_have_no_tolerance(work: Work, macs: int, met: bool) -> None:
     found = results(work, {"decide": {"before": COST, "after": {**COST, "macs": macs}}})
     assert [(b.metric, b.met) for b in found.budget_met] == [("macs", met)]
+
+
+def test_zeros_do_not_help_to_meet_a_bound_on_the_size(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(
+        {"model": {"name": "resnet-8"}, "budget": {"size": 0.5}, "sparse": {"sparsity": 0.8}}
+    )
+    work = Work(Subject(recipe), RunDirectory.create(tmp_path, "it"), silent)
+    decided = {"before": COST, "after": {**COST, "bytes": 24}}
+    sparse = {"after": {**COST, "bytes": 6}, "memory": 24}
+    found = results(work, {"decide": decided, "sparsify": sparse})
+    assert [(b.metric, b.bound, b.value, b.met) for b in found.budget_met] == [("size", 20, 24, False)]
+    sizes = {row.metric: (row.before.value, row.after.value) for row in found.rows if row.before.unit == "B"}
+    assert (sizes["bytes"], sizes["encoded"]) == ((40, 24), (40, 6))
+
+    lowered = {"after": {**COST, "bytes": 5}, "memory": 20}
+    found = results(work, {"decide": decided, "sparsify": sparse, "export": lowered})
+    assert [(b.value, b.met) for b in found.budget_met] == [(20, True)]
+
+
+def test_what_a_method_noted_of_distances_to_patterns_is_kept(work: Work) -> None:
+    log = [{"step": 0.0, "rho": 0.1, "primal": 0.5, "dual": float("inf")}, {"step": 8.0, "sparsity": 0.3}]
+    found = results(work, {"sparsify": {"log": log[:0]}})
+    assert found.distances == ()
+    assert Results.from_dict({k: v for k, v in found.to_dict().items() if k != "distances"}) == found
+    outcomes = {stage.name: {} for stage in STAGES}
+    outcomes["sparsify"] = {"log": log}
+    assert summary._distances(outcomes) == (Distance(0, 0.5, None),)
 
 
 def test_the_way_of_the_accuracy_is_told_step_by_step(work: Work) -> None:

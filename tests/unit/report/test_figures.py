@@ -5,8 +5,8 @@ import json
 import plotly.graph_objects
 import pytest
 
-from billhook.report.figures import Figure, channels, label, training, weights
-from billhook.run_record import Epoch, LayerChange
+from billhook.report.figures import Figure, channels, distances, label, training, weights
+from billhook.run_record import Distance, Epoch, LayerChange
 from tests.unit.report.fabricated import EVIL, deep_run, one_run
 
 
@@ -84,3 +84,16 @@ def test_without_patterns_there_are_no_bars_of_weights() -> None:
 def test_names_of_patterns_are_no_markup() -> None:
     evil = LayerChange(EVIL, EVIL, 1, 1, weights=1, kept=1, pattern=EVIL)
     assert "<" not in json.dumps(valid(weights([evil]))).replace("<br>", "")
+
+
+def test_distances_to_patterns_are_two_lines_on_a_logarithmic_axis() -> None:
+    figure = valid(distances([Distance(0, 0.5, 0.1), Distance(10, 0.05, 0.0), Distance(20, None, 0.01)]))
+    primal, dual = figure["data"]
+    assert (primal["x"], primal["y"]) == ([0, 10, 20], [0.5, 0.05, None])
+    assert dual["y"] == [0.1, None, 0.01]  # a logarithmic axis has no zero
+    assert figure["layout"]["yaxis"]["type"] == "log"
+
+
+def test_one_point_is_no_line() -> None:
+    assert distances(()) is None
+    assert distances([Distance(0, 0.5, 0.1)]) is None

@@ -14,7 +14,7 @@ import pytest
 from billhook.errors import InputError, MissingExtraError, StorageError
 from billhook.report import write_html
 from billhook.report.html import html_report
-from billhook.run_record import LayerChange, Results, Run, Sparsity
+from billhook.run_record import Distance, LayerChange, Results, Run, Sparsity
 from tests.unit.report.fabricated import DIRECTORY, EVIL, hostile_run, one_run, replace_results, several_runs
 
 FETCHING = {"src", "srcset", "href", "data", "action", "formaction", "poster", "background", "ping"}
@@ -208,3 +208,11 @@ def test_patterns_have_a_picture_and_a_table() -> None:
 
 def test_without_patterns_nothing_is_said_of_weights_per_layer() -> None:
     assert "Weights per layer" not in html_report([one_run()])
+
+
+def test_a_way_towards_the_patterns_has_a_picture_and_a_table() -> None:
+    way = (Distance(0, 0.5, 0.25), Distance(10, 0.0625, None))
+    page = html_report([replace_results(one_run(), distances=way)])
+    assert 'data-figure="run-0-distances"' in page
+    assert "<td>0.0625</td><td>–</td>" in page
+    assert "Towards the patterns" not in html_report([one_run()])

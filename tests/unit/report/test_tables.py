@@ -55,6 +55,9 @@ def test_costs_of_one_network_and_of_two() -> None:
     )
     assert text_of(cost_table(before)) == golden("cost.txt")
     assert text_of(cost_table(before, after)) == golden("cost_both.txt")
+    encoded = text_of(cost_table(before, after, encoded=True))
+    assert "Weights, encoded" in encoded
+    assert "Weights in memory" not in encoded
 
 
 def test_capabilities_have_the_keys_as_columns() -> None:

@@ -154,3 +154,25 @@ def test_sizes_after_gzip_have_lines_of_their_own() -> None:
         ("Stored weights", "5.00× smaller"),
         ("Stored weights after gzip", "4.74× smaller"),
     ]
+
+
+def bytes_of(metric: str, after: float) -> Row:
+    return Row(metric, Measurement(1000.0, "B"), Measurement(after, "B"), "lower")
+
+
+def test_zeros_do_not_make_the_weights_in_memory_smaller() -> None:
+    sparsity = Sparsity(1, 1000, 200, 200)
+    rows = (bytes_of("bytes", 1000.0), bytes_of("encoded", 250.0))
+    lines = view(replace_results(one_run(), rows=rows, sparsity=sparsity)).lines
+    assert [(line.title, line.change) for line in lines] == [
+        ("Weights in memory", "unchanged"),
+        ("Weights, encoded", "4.00× smaller"),
+    ]
+
+
+def test_encoded_bytes_of_an_older_run_are_not_called_memory() -> None:
+    run = replace_results(one_run(), rows=(bytes_of("bytes", 250.0),), sparsity=Sparsity(1, 1000, 200, 200))
+    assert [line.title for line in view(run).lines] == ["Weights, encoded"]
+    assert [c.titles for c in view(run).conditions] in ([], ["Weights, encoded"])
+    dense = replace_results(run, sparsity=None)
+    assert [line.title for line in view(dense).lines] == ["Weights in memory"]

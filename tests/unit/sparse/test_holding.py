@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from billhook.errors import PlanError
+from billhook.errors import InputError, PlanError
 from billhook.graph import capture
 from billhook.graph.patterns import parse_pattern
 from billhook.graph.structure import Structure, viewed
@@ -173,3 +173,60 @@ def test_structures_of_another_network_are_refused() -> None:
             holds(network, structures)
         with pytest.raises(PlanError, match=r"does not have|made for another network"):
             Held(network, structures)
+
+
+OTHERS = ("Adagrad", "Adadelta", "Adamax", "Rprop", "ASGD", "NAdam", "RAdam", "Adam")
+
+
+@pytest.mark.parametrize("closure", [False, True], ids=["steps", "closure"])
+@pytest.mark.parametrize("pattern", ["1x1", "unified:4x4"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_optimizer_trains_with_structures_held(name: str, pattern: str, closure: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+    x, y = torch.randn(32, 8), torch.randint(4, (32,))
+    structures = structures_of(model, x, pattern)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=1.0 if name == "Adadelta" else 0.02)
+    gone = {n: s.mask == 0 for n, s in structures.items()}
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(model(x), y)
+        value.backward()
+        return value
+
+    with holding(model, optimizer, structures):
+        with torch.no_grad():
+            first = float(nn.functional.cross_entropy(model(x), y))
+        for _ in range(40):
+            if closure:
+                optimizer.step(loss)
+            else:
+                loss()
+                optimizer.step()
+            for n, zeros in gone.items():
+                assert not model.get_parameter(n).grad[zeros].any()
+    assert holds(model, structures) is None
+    assert float(loss().detach()) < first
+
+
+def test_an_optimizer_that_remembers_all_weights_in_one_is_refused() -> None:
+    model, inputs = build("plain")
+    optimizer = torch.optim.LBFGS(model.parameters())
+    with (
+        pytest.raises(InputError, match="L-BFGS"),
+        holding(model, optimizer, structures_of(model, inputs, "1x1")),
+    ):
+        pass
+
+
+def test_an_infinite_gradient_leaves_a_zero_at_zero() -> None:
+    model, inputs = build("plain")
+    structures = structures_of(model, inputs, "1x1")
+    held = Held(model, structures)
+    for name in structures:
+        weight = model.get_parameter(name)
+        weight.grad = torch.full_like(weight, float("inf"))
+    held.gradients_()
+    for name, structure in structures.items():
+        assert not model.get_parameter(name).grad[~structure.mask].any()

@@ -11,12 +11,24 @@ from billhook.registry import Registry
 
 if TYPE_CHECKING:
     from billhook.methods.sparse._base import SparseMethod, SparseProblem
-    from billhook.methods.sparse._sparsify import Sparsified, sparsify, sparsifying_callback
+    from billhook.methods.sparse._patterns import MAPPINGS, MappingSubject, is_mapping, mapped, patterns_of
+    from billhook.methods.sparse._sparsify import (
+        Sparsified,
+        find_sparse_method,
+        sparsify,
+        sparsifying_callback,
+    )
 
 __all__ = [
+    "MAPPINGS",
+    "MappingSubject",
     "SparseMethod",
     "SparseProblem",
     "Sparsified",
+    "find_sparse_method",
+    "is_mapping",
+    "mapped",
+    "patterns_of",
     "sparse_methods",
     "sparsify",
     "sparsifying_callback",
@@ -25,6 +37,12 @@ __all__ = [
 sparse_methods: Registry[type[SparseMethod]] = Registry("sparse method", "billhook.methods.sparse")
 
 _HOMES = {
+    "MAPPINGS": "_patterns",
+    "MappingSubject": "_patterns",
+    "is_mapping": "_patterns",
+    "mapped": "_patterns",
+    "patterns_of": "_patterns",
+    "find_sparse_method": "_sparsify",
     "SparseMethod": "_base",
     "SparseProblem": "_base",
     "Sparsified": "_sparsify",

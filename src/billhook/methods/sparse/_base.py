@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from billhook.criteria import Calibration
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.graph import ExampleInputs, Graph, capture
-from billhook.graph.patterns import Pattern
+from billhook.graph.patterns import Pattern, wide
 from billhook.graph.structure import Structure, viewed
 from billhook.graph.weights import WeightLayer
 from billhook.methods._base import calibration_of
@@ -36,6 +36,7 @@ class SparseProblem:
         allocation: How zeros are shared out between tensors, see `billhook.sparse.allocation`; None leaves it
             to the method ("lamp", or "global" where a paper has one threshold for all scores).
         sparsities: Fraction of zeros by the name of a weight, for those who have shared them out already.
+        kept: Structures that other weights of the network have already, and keep.
         data, loss, seed, training, checkpoint_dir, resume, progress: As in `Problem`.
         captured: The graph of `model`, if there is one already.
     """
@@ -46,6 +47,7 @@ class SparseProblem:
     sparsity: float
     allocation: str | None = None
     sparsities: Mapping[str, float] | None = None
+    kept: Mapping[str, Structure] = field(default_factory=dict)
     data: Any = None
     loss: Loss = cross_entropy
     seed: int = 0
@@ -81,9 +83,9 @@ class SparseProblem:
         return self if stages == self.patterns else replace(self, patterns=stages, captured=self.graph)
 
     def views(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors in scope as [outputs, inputs, positions]."""
+        """Return the tensors in scope as [outputs, inputs, positions], in float32 at least."""
         return {
-            name: viewed(tensors[name].detach(), transposed=layer.transposed)
+            name: wide(viewed(tensors[name].detach(), transposed=layer.transposed))
             for name, layer in self.layers.items()
         }
 
@@ -113,24 +115,25 @@ class SparseProblem:
     ) -> dict[str, Structure]:
         """Return the structures nearest to the tensors; `sparsities` as from `share_out`, or as it would."""
         views = self.views(tensors)
-        shares = sparsities or self.share_out({name: view.square() for name, view in views.items()})
-        return {
-            name: self._structure(name, self.patterns[name].choose(view, self._units(name, shares[name])))
-            for name, view in views.items()
-        }
+        energies = {name: view.square() for name, view in views.items()}
+        shares = sparsities or self.share_out(energies)
+        found = {}
+        for name, view in views.items():
+            pattern = self.patterns[name]
+            parts = pattern.choose(view, pattern.units_for(energies[name], shares[name]))
+            found[name] = self._structure(name, parts)
+        return found
 
     @torch.no_grad()
     def by_energy(self, energies: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Structure]:
         """Return the structures that keep the most energy, given per weight in the shape of the tensors."""
         views = self.views(energies)
         shares = self.share_out(views, progress)
-        return {
-            name: self._structure(name, self.patterns[name].select(view, self._units(name, shares[name])))
-            for name, view in views.items()
-        }
-
-    def _units(self, name: str, sparsity: float) -> float:
-        return self.patterns[name].unit_sparsity(sparsity, self.layers[name].view)
+        found = {}
+        for name, view in views.items():
+            pattern = self.patterns[name]
+            found[name] = self._structure(name, pattern.select(view, pattern.units_for(view, shares[name])))
+        return found
 
     def _structure(self, name: str, parts: Any) -> Structure:
         layer = self.layers[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +12,13 @@ from torch import nn
 
 from billhook.errors import InputError, NameNotFoundError
 from billhook.graph import Scope
-from billhook.graph.patterns import Pattern, options_in, parse_pattern
+from billhook.graph.patterns import Pattern, options_in, parse_pattern, wide
 from billhook.graph.structure import Structure, impose_, viewed
 from billhook.graph.weights import WeightLayer
 from billhook.options import Above, Configurable, Number, OneOf, configure, option
 from billhook.sparse.mapping import (
     LatencyTable,
     MappingProblem,
-    Trial,
     map_by_rules,
     network_latency,
     search,
@@ -40,16 +39,16 @@ def patterns_of(
         ScopeError: if a pattern of the scope matches nothing.
     """
     chosen = (scope or Scope()).select_weights(layers)
+    texts = pattern.values() if isinstance(pattern, Mapping) else (pattern,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise InputError(
+                f"pattern={text!r}: expected a text such as '4x1', or a mapping of names to texts"
+            )
+        if alone := [part for part in text.split("|") if is_mapping(part)]:
+            raise InputError(f"pattern {alone[0]!r} maps a pattern to each layer: give it alone")
     if isinstance(pattern, Mapping):
-        known = {name for layer in layers for name in (layer.tensor, layer.layer)}
-        for name in pattern:
-            if name not in known:
-                raise NameNotFoundError("weight", name, known)
-        wanted = {
-            layer.tensor: text
-            for layer in chosen
-            if (text := pattern.get(layer.tensor, pattern.get(layer.layer))) is not None
-        }
+        wanted = _by_name(pattern, layers, chosen)
     else:
         wanted = {layer.tensor: pattern for layer in chosen}
     read = {text: [_alternative(part) for part in text.split("|")] for text in set(wanted.values())}
@@ -60,9 +59,7 @@ def patterns_of(
             continue
         reasons = []
         for alternative in read[wanted[layer.tensor]]:
-            # A transposed convolution's weight shows the outputs of one group only.
-            groups = 1 if layer.transposed else layer.groups
-            reason = None if alternative is None else alternative.refusal(layer.view, groups)
+            reason = None if alternative is None else layer.refusal(alternative)
             if reason is None:
                 if alternative is not None:
                     found[layer.tensor] = alternative
@@ -79,6 +76,25 @@ def patterns_of(
     if not found:
         raise InputError("no layer in scope has a pattern: nothing would become sparse")
     return found
+
+
+def _by_name(
+    pattern: Mapping[str, str], layers: Sequence[WeightLayer], chosen: Sequence[WeightLayer]
+) -> dict[str, str]:
+    """Return the text for every weight that one of its names has; its own name says more than its layers'."""
+    known = set().union(*(layer.names for layer in layers))
+    for name in pattern:
+        if name not in known:
+            raise NameNotFoundError("weight", name, known)
+    wanted: dict[str, str] = {}
+    for layer in chosen:
+        names = (layer.tensor,) if layer.tensor in pattern else layer.names
+        texts = {pattern[name] for name in names if name in pattern}
+        if len(texts) > 1:
+            raise InputError(f"{layer.tensor!r} has several names with different patterns: {sorted(texts)}")
+        if texts:
+            wanted[layer.tensor] = texts.pop()
+    return wanted
 
 
 def _alternative(text: str) -> Pattern | None:
@@ -112,18 +128,17 @@ MAPPINGS: Mapping[str, type[Configurable]] = {"rules": Rules, "search": Search}
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class MappingSubject:
     """What a mapping is for.
 
     Attributes:
         model: The network.
         layers: Those in scope.
-        sparsity: Fraction of zeros, None if the latency decides it.
+        sparsity: Fraction of zeros; None if the latency decides it.
         data: Batches for batch-norm statistics.
         validation: Batches that mappings are judged on; None: `data`.
         seed: Of the search.
         table: What a layer costs; None: the default.
-        tell: Told number and outcome of every mapping that was evaluated.
     """
 
     model: nn.Module
@@ -133,7 +148,6 @@ class Subject:
     validation: Any = None
     seed: int = 0
     table: LatencyTable | None = None
-    tell: Callable[[int, Trial], None] | None = field(default=None)
 
 
 def is_mapping(pattern: Patterns) -> bool:
@@ -141,28 +155,42 @@ def is_mapping(pattern: Patterns) -> bool:
     return isinstance(pattern, str) and pattern.partition(":")[0].strip() in MAPPINGS
 
 
-def mapped(text: str, subject: Subject) -> tuple[SchemeMapping, Mapping[str, float] | None]:
-    """Return the mapping that a text asks for, and the zeros of every tensor if the mapping decides them.
+def mapped(text: str, subject: MappingSubject) -> SchemeMapping:
+    """Return the mapping that a text asks for, with the zeros of every tensor.
 
     Raises:
         BudgetError: if the modelled latency cannot be met.
-        InputError: for an unknown option, and if sparsity or data are missing.
+        InputError: for an unknown option, if sparsity or data are missing, if both sparsity and latency say
+            how many zeros there are, and if every layer would stay dense.
     """
     name, options = options_in(text)
     settings = configure(MAPPINGS[name], options, what=f"pattern {name!r}")
     table = subject.table or LatencyTable.default()
     dense = network_latency(table, subject.layers, {}, {})
-    if isinstance(settings, Rules):
-        if settings.latency:
-            views = _views(subject)
-            found = map_by_rules(
-                subject.layers,
-                latency=settings.latency * dense,
-                energies={n: v.square() for n, v in views.items()},
-                table=table,
-                task=settings.task,
+    if isinstance(settings, Search):
+        problem = MappingProblem(
+            subject.layers,
+            judge(subject, settings.recalibration),
+            latency=settings.latency * dense,
+            sparsity=_needed(subject, name),
+            table=table,
+            weight=settings.weight,
+        )
+        found = search(problem, evaluations=settings.evaluations, seed=subject.seed).mapping
+    elif isinstance(settings, Rules) and settings.latency:
+        if subject.sparsity is not None:
+            raise InputError(
+                "'rules' with a latency decides how many zeros there are: leave the sparsity out"
             )
-            return found, found.sparsities
+        found = map_by_rules(
+            subject.layers,
+            latency=settings.latency * dense,
+            energies={n: wide(v).square() for n, v in _views(subject).items()},
+            table=table,
+            task=settings.task,
+        )
+    else:
+        assert isinstance(settings, Rules)
         found = map_by_rules(
             subject.layers,
             sparsity=_needed(subject, name),
@@ -170,21 +198,15 @@ def mapped(text: str, subject: Subject) -> tuple[SchemeMapping, Mapping[str, flo
             task=settings.task,
             beta=settings.beta,
         )
-        return found, None
-    assert isinstance(settings, Search)
-    problem = MappingProblem(
-        subject.layers,
-        judge(subject, settings.recalibration),
-        latency=settings.latency * dense,
-        sparsity=_needed(subject, name),
-        table=table,
-        weight=settings.weight,
-    )
-    best = search(problem, evaluations=settings.evaluations, seed=subject.seed, on_trial=subject.tell)
-    return best.mapping, best.mapping.sparsities
+    if not found.patterns:
+        raise InputError(
+            f"the mapping {text!r} leaves every layer dense: by its latency model zeros would not pay. Ask "
+            "for more of them or for a lower latency, or name a pattern"
+        )
+    return found
 
 
-def judge(subject: Subject, recalibration: int) -> Callable[[SchemeMapping], float]:
+def judge(subject: MappingSubject, recalibration: int) -> Callable[[SchemeMapping], float]:
     """Return what says how accurate a network is right after one-shot pruning with a mapping.
 
     Args:
@@ -216,12 +238,12 @@ def judge(subject: Subject, recalibration: int) -> Callable[[SchemeMapping], flo
     return accuracy
 
 
-def _views(subject: Subject) -> dict[str, torch.Tensor]:
+def _views(subject: MappingSubject) -> dict[str, torch.Tensor]:
     weights = dict(subject.model.named_parameters(remove_duplicate=False))
     return {la.tensor: viewed(weights[la.tensor].detach(), transposed=la.transposed) for la in subject.layers}
 
 
-def _needed(subject: Subject, name: str) -> float:
+def _needed(subject: MappingSubject, name: str) -> float:
     if subject.sparsity is None:
         raise InputError(
             f"pattern {name!r} needs a sparsity, or a latency that decides it: rules:latency=0.5"

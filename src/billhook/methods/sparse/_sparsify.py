@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import billhook
@@ -14,12 +15,13 @@ from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError, NameNotFoundError, VerifyError
 from billhook.graph import ExampleInputs, Plan, Scope, apply, capture, make_plan
 from billhook.graph.patterns import Pattern
+from billhook.graph.weights import WeightLayer
 from billhook.methods.sparse import sparse_methods
 from billhook.methods.sparse._base import SparseMethod, SparseProblem
-from billhook.methods.sparse._patterns import Patterns, Subject, is_mapping, mapped, patterns_of
+from billhook.methods.sparse._patterns import MappingSubject, Patterns, is_mapping, mapped, patterns_of
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
 from billhook.options import configure
-from billhook.sparse.allocation import reachable, require_sparsity
+from billhook.sparse.allocation import NEAR, reachable, require_sparsity
 from billhook.sparse.holding import holds
 from billhook.train import EpochRecord, FitConfig
 
@@ -45,7 +47,7 @@ class Sparsified:
         """Fraction of zeros in the weights that have a pattern."""
         structures = self.plan.patterns.values()
         weights = sum(s.mask.numel() for s in structures)
-        return 1 - sum(s.nonzeros for s in structures) / max(1, weights)
+        return 1 - sum(s.nonzeros for s in structures) / weights if weights else 0.0
 
 
 def sparsify(
@@ -125,45 +127,44 @@ def sparsify(
         progress=progress,
     )
     outcome = chosen.run(problem)
-    leak = holds(outcome.model, outcome.structures)
+    whole = base.with_patterns(outcome.structures)
+    leak = holds(outcome.model, whole.patterns)
     if leak is not None:
         raise VerifyError(f"{leak!r} does not have its pattern after {method!r}; please report it")
-    made_by = {
-        "billhook": billhook.__version__,
-        "sparse_method": method,
-        "sparse_options": dict(options or {}),
-        "pattern": pattern if isinstance(pattern, str) else dict(pattern),
-        "weight_sparsity": sparsity if sparsities is None else dict(sparsities),
-        "allocation": allocation,
-        "seed": seed,
-    }
-    whole = base.with_patterns(outcome.structures).with_made_by(**made_by)
-    return Sparsified(whole, outcome.model, outcome.history, outcome.log)
+    return Sparsified(
+        whole.with_made_by(**_made_by(method, options, pattern, problem)),
+        outcome.model,
+        outcome.history,
+        outcome.log,
+    )
 
 
 def sparsifying_callback(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
-    sparsity: float,
     method: str,
+    sparsity: float | None = None,
     pattern: Patterns = "4x1|dense",
     options: Mapping[str, Any] | None = None,
     allocation: str | None = None,
     sparsities: Mapping[str, float] | None = None,
     scope: Scope | None = None,
+    data: Any = None,
+    validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
 ) -> SparseCallback:
-    """Return a sparse method that trains as a callback for a training loop of your own.
+    """Return a sparse method that acts during training as a callback for a training loop of your own.
 
     The loop trains `model` itself; `driver.finish()` returns the plan, whose patterns the model has by then.
-    Takes the arguments of `sparsify` and raises its errors.
+    The arguments are those of `sparsify`, which raises the same errors; `data` and `validation` are for the
+    search for a mapping.
     """
     chosen = find_sparse_method(method, options or {})
     if not isinstance(chosen, SparseTraining):
         raise InputError(
-            f"sparse method {method!r} does not act during training, so it has no callback; use "
+            f"sparse method {method!r} is no callback: it does not act within one training; use "
             "billhook.sparsify before the loop, and billhook.sparse.holding in it"
         )
     problem, _ = _problem(
@@ -175,11 +176,14 @@ def sparsifying_callback(
         sparsities=sparsities,
         scope=scope,
         plan=None,
-        validation=None,
+        data=data,
+        validation=validation,
         loss=loss,
         seed=seed,
     )
-    return chosen.callback(problem)
+    callback = chosen.callback(problem)
+    callback.made_by = _made_by(method, options, pattern, problem)
+    return callback
 
 
 def find_sparse_method(name: str, options: Mapping[str, Any]) -> SparseMethod:
@@ -189,57 +193,106 @@ def find_sparse_method(name: str, options: Mapping[str, Any]) -> SparseMethod:
     return configure(sparse_methods.get(name), options, what=f"sparse method {name!r}")
 
 
+def _made_by(
+    method: str, options: Mapping[str, Any] | None, pattern: Patterns, problem: SparseProblem
+) -> dict[str, Any]:
+    shares = problem.sparsities
+    return {
+        "billhook": billhook.__version__,
+        "sparse_method": method,
+        "sparse_options": dict(options or {}),
+        "pattern": pattern if isinstance(pattern, str) else dict(pattern),
+        "weight_sparsity": problem.sparsity if shares is None else dict(shares),
+        "allocation": problem.allocation,
+        "seed": problem.seed,
+    }
+
+
 def _problem(
     model: nn.Module,
     example_inputs: ExampleInputs,
     *,
     pattern: Patterns,
     sparsity: float | None,
+    allocation: str | None,
+    sparsities: Mapping[str, float] | None,
     scope: Scope | None,
     plan: Plan | None,
     validation: Any,
     loss: Loss | None,
-    sparsities: Mapping[str, float] | None,
+    seed: int,
     **settings: Any,
 ) -> tuple[SparseProblem, Plan]:
     """Return the problem, and the plan for the original network that patterns are added to."""
     if sparsity is not None:
         require_sparsity(sparsity, "sparsity")
+        sparsity = float(sparsity)
+    if sparsities is not None and (sparsity is not None or allocation is not None):
+        raise InputError("sparsities say it all: leave sparsity and allocation out")
     small = model if plan is None else apply(model, plan)
     graph = capture(small, example_inputs)
     base = make_plan(graph, {}) if plan is None else plan
     if isinstance(pattern, str) and is_mapping(pattern):
         layers = (scope or Scope()).select_weights(graph.weights)
-        data, seed = settings.get("data"), settings["seed"]
-        found, shares = mapped(pattern, Subject(small, layers, sparsity, data, validation, seed))
+        data = settings.get("data")
+        found = mapped(pattern, MappingSubject(small, layers, sparsity, data, validation, int(seed)))
         base = base.with_made_by(mapping=found.to_dict())
-        patterns, sparsities = found.patterns, sparsities or shares
+        patterns: Mapping[str, Pattern] = found.patterns
+        if sparsities is None and allocation is None:
+            sparsities = found.sparsities  # its latency is that of these zeros
     else:
         patterns = patterns_of(graph.weights, pattern, scope)
+    views = {layer.tensor: layer.view for layer in graph.weights if layer.tensor in patterns}
     if sparsities is not None:
-        sparsities = _checked(sparsities, patterns)
+        sparsities = _checked(sparsities, patterns, graph.weights)
     elif sparsity is None:
-        views = {layer.tensor: layer.view for layer in graph.weights if layer.tensor in patterns}
         least, most = reachable(views, patterns)
         if least < most:
             raise InputError("how many weights shall be zero? Give sparsity=0.8")
         sparsity = least  # patterns such as 2:4 leave no choice
+    _require_finite(small, patterns)
     problem = SparseProblem(
         small,
         example_inputs,
         patterns,
         0.0 if sparsity is None else sparsity,
+        allocation=allocation,
         sparsities=sparsities,
+        kept={name: s for name, s in base.patterns.items() if name not in patterns},
         loss=loss or cross_entropy,
+        seed=int(seed),
         captured=graph,
         **settings,
     )
     return problem, base
 
 
-def _checked(sparsities: Mapping[str, float], patterns: Mapping[str, Pattern]) -> dict[str, float]:
+def _checked(
+    sparsities: Mapping[str, float], patterns: Mapping[str, Pattern], layers: Sequence[WeightLayer]
+) -> dict[str, float]:
+    """Return the sparsity of every weight that has a pattern; names may be those of layers."""
+    called = {name: la for la in layers for name in la.names if la.tensor in patterns}
+    found: dict[str, float] = {}
+    for name, sparsity in sparsities.items():
+        if name not in called:
+            raise NameNotFoundError("weight with a pattern", name, called)
+        what, layer = f"sparsities: that of {name!r}", called[name]
+        require_sparsity(sparsity, what)
+        least, most = patterns[layer.tensor].sparsities(layer.view)
+        if not least - NEAR <= sparsity <= most + NEAR:
+            raise InputError(
+                f"{what} is {sparsity:g}, but its pattern leaves {least:.4f} to {most:.4f} at zero"
+            )
+        found[layer.tensor] = float(min(max(sparsity, least), most))
+    if missing := sorted(set(patterns) - set(found)):
+        raise InputError(f"sparsities: {missing[0]!r} has a pattern but no sparsity")
+    return found
+
+
+def _require_finite(model: nn.Module, patterns: Mapping[str, Pattern]) -> None:
+    weights = dict(model.named_parameters(remove_duplicate=False))
     for name in patterns:
-        if name not in sparsities:
-            raise InputError(f"sparsities: {name!r} has a pattern but no sparsity")
-        require_sparsity(sparsities[name], f"sparsities: that of {name!r}")
-    return {name: float(sparsities[name]) for name in patterns}
+        if not bool(torch.isfinite(weights[name].detach()).all()):
+            raise InputError(
+                f"{name!r} holds NaN or infinity, which no pattern has; look at how it was trained"
+            )

@@ -25,12 +25,16 @@ class SparseCallback(Deciding):
     Attributes:
         problem: Whose weights; its model is the one in training.
         until: Part of the training after which structures are fixed.
+        made_by: What the plan says of how it was made.
     """
 
-    def __init__(self, problem: SparseProblem, until: float) -> None:
+    def __init__(self, method: SparseTraining, problem: SparseProblem) -> None:
         super().__init__(problem.model)
-        self.problem, self.until = problem, until
+        self.problem, self.until = problem, method.until
+        self.made_by: Mapping[str, Any] = {}
         self._held: Held | None = None
+        self._anchors: dict[str, Any] = {}
+        self._about = _fingerprint(method, problem)
 
     @abstractmethod
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
@@ -52,8 +56,9 @@ class SparseCallback(Deciding):
     def before_step(self, context: StepContext) -> None:
         """Act, or fix the structures when the time has come."""
         super().before_step(context)
-        if self.memory["structures"] and self._held is None:  # resumed
-            self._held = Held(context.model, _read(self.memory["structures"]))
+        if self._held is None and (self.memory["structures"] or self.problem.kept):
+            structures = {**self.problem.kept, **_read(self.memory["structures"])}
+            self._held = Held(context.model, structures, self._anchors)
         if not self.memory["settled"]:
             if context.step >= round(self.until * context.total_steps):
                 self.fix(context)
@@ -80,9 +85,24 @@ class SparseCallback(Deciding):
         if not self.memory["settled"]:
             self.fix(context)
         structures = _read(self.memory["structures"])
-        Held(context.model, structures)  # averaged weights also remember what was before
+        Held(context.model, {**self.problem.kept, **structures})  # averaged weights remember what was before
         plan = make_plan(self.problem.graph, {}).with_patterns(structures)
-        return plan.with_made_by(log=list(self.memory["log"]))
+        return plan.with_made_by(**self.made_by, log=list(self.memory["log"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything it remembers, the signs of equal weights too, and what the run is about."""
+        anchors = {} if self._held is None else {n: self._held.anchors[n] for n in self._held.signed}
+        return {**super().state_dict(), "anchors": anchors, "about": self._about}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken; raises `InputError` if it is of a run with other settings."""
+        if state["about"] != self._about:
+            raise InputError(
+                "the checkpoint is of a run with other patterns, another sparsity or other options; use the "
+                "same, or another directory for a new run"
+            )
+        super().load_state_dict(state)
+        self._anchors = dict(state["anchors"])
 
     def fix(self, context: StepContext) -> None:
         """End the method's part of the training; raises what `settle` raises."""
@@ -91,9 +111,16 @@ class SparseCallback(Deciding):
 
     def hold(self, context: StepContext, structures: Mapping[str, Structure]) -> None:
         """Hold these structures from now on."""
-        self._held = Held(context.model, structures)
+        self._held = Held(context.model, {**self.problem.kept, **structures})
         self._held.momentum_(context.optimizer)
         self.memory["structures"] = {name: s.to_dict() for name, s in structures.items()}
+
+
+def _fingerprint(method: SparseTraining, problem: SparseProblem) -> str:
+    """Return what must be the same for a run to be resumed."""
+    patterns = {name: str(pattern) for name, pattern in problem.patterns.items()}
+    shares = problem.sparsities if problem.sparsities is None else dict(problem.sparsities)
+    return repr((method, patterns, problem.sparsity, problem.allocation, shares, sorted(problem.kept)))
 
 
 def _read(structures: Mapping[str, Any]) -> dict[str, Structure]:

@@ -76,7 +76,7 @@ class AdmmCallback(SparseCallback):
     """Keeps Z, U and ρ."""
 
     def __init__(self, method: Admm, problem: SparseProblem) -> None:
-        super().__init__(problem, method.until)
+        super().__init__(method, problem)
         self.method = method
 
     @torch.no_grad()
@@ -141,7 +141,9 @@ class AdmmCallback(SparseCallback):
             dual[name] = float((new - z[name]).norm()) / scale
             u[name] += weight - new
             z[name] = new
-            if not math.isfinite(primal[name]) or scale > _GROWTH * max(self.memory["norm"][name], 1e-12):
+            first = self.memory["norm"][name] or scale  # a weight of zeros has just begun
+            self.memory["norm"][name] = first
+            if not math.isfinite(primal[name]) or scale > _GROWTH * first:
                 raise PenaltyError(name, context.step, self.memory["rho"], "rho_end")
         self.memory["log"].append(
             {

@@ -45,7 +45,7 @@ class GradualCallback(SparseCallback):
     """Holds the zeros there are, and adds to them in every round."""
 
     def __init__(self, method: Gradual, problem: SparseProblem) -> None:
-        super().__init__(problem, method.until)
+        super().__init__(method, problem)
         self.method = method
 
     def act(self, context: StepContext) -> None:

@@ -76,7 +76,7 @@ class Lottery(SparseMethod):
         history: list[EpochRecord] = []
         log: list[dict[str, float]] = []
         for number in range(1, self.rounds + 2):
-            callback = RoundCallback(structures, None if early else self.rewind)
+            callback = RoundCallback({**problem.kept, **structures}, None if early else self.rewind)
             fitted = self._train(problem, model, callback, number)
             epochs = len(fitted.history)
             history += [replace(r, epoch=r.epoch + (number - 1) * epochs) for r in fitted.history]

@@ -36,10 +36,12 @@ def penalties(pattern: Pattern, view: Tensor, epsilon: float) -> Tensor:
     """
     energy = view.square().requires_grad_()
     with torch.enable_grad():
-        units = pattern.units(energy)
-        p = 1 / (units.detach() * len(units) / view.numel() + epsilon)
+        total = energy.new_zeros(())
+        for groups in pattern.groups(energy):
+            p = 1 / (groups.detach() * len(groups) / view.numel() + epsilon)
+            total = total + (groups * p).sum()
         # A group's energy is linear in those of its weights: the gradient tells which groups a weight is in.
-        (per_weight,) = torch.autograd.grad((units * p).sum(), energy)
+        (per_weight,) = torch.autograd.grad(total, energy)
     return per_weight
 
 
@@ -81,7 +83,7 @@ class ReweightedCallback(SparseCallback):
     """Keeps P and λ."""
 
     def __init__(self, method: Reweighted, problem: SparseProblem) -> None:
-        super().__init__(problem, method.until)
+        super().__init__(method, problem)
         self.method = method
 
     def begin(self, context: StepContext) -> None:
@@ -114,7 +116,8 @@ class ReweightedCallback(SparseCallback):
             rate = max(group["lr"] for group in context.optimizer.param_groups)
             amount = rate * float(self.method.strength)
         for name, weight in self.problem.weights(context.model).items():
-            weight.copy_(shrunk(weight, self.memory["P"][name], amount))
+            if weight.requires_grad:
+                weight.copy_(shrunk(weight, self.memory["P"][name], amount))
 
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
         """Let the smallest groups leave."""
@@ -127,9 +130,11 @@ class ReweightedCallback(SparseCallback):
         shares = self.problem.share_out({n: view.square() for n, view in views.items()})
         total, found = 0, 0.0
         for name, view in views.items():
-            units = self.problem.patterns[name].units(view.square())
+            pattern, energy = self.problem.patterns[name], view.square()
+            units = pattern.units(energy)
             relative = units / units.mean().clamp_min(1e-30)
-            found += view.numel() * float(torch.quantile(relative[:_MOST], shares[name]))
+            leaving = min(1.0, pattern.units_for(energy, shares[name]))
+            found += view.numel() * float(torch.quantile(relative[:_MOST], leaving))
             total += view.numel()
         return found / total
 

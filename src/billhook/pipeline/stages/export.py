@@ -40,7 +40,7 @@ def run(work: Work) -> dict[str, Any]:
     inputs = work.subject.example_inputs
     made = {}
     compressed, lowered, notes = _lowered(work)
-    after = decided if lowered is None else lowered
+    after = Cost(**lowered["after"]) if lowered else decided
     for name, model, cost in (
         ("original", work.original, before),
         ("compressed", compressed, after),
@@ -62,16 +62,16 @@ def run(work: Work) -> dict[str, Any]:
             *_zeros(work),
             *(f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes),
         ],
-        **({} if lowered is None else {"after": lowered.to_dict()}),
+        **lowered,
         "summary": " → ".join(sizes),
     }
 
 
-def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
+def _lowered(work: Work) -> tuple[nn.Module, dict[str, Any], list[str]]:
     """Return the compressed network as it is exported, its costs if they are others, and what to note."""
     fusion = work.recipe.fuse.to_fusion()
     if fusion.level == "none":
-        return work.compressed, None, []
+        return work.compressed, {}, []
     inputs, budget = work.subject.example_inputs, work.recipe.budget
     before, _ = work.costs
     lowered = deploy.lower_by_cost(
@@ -83,16 +83,18 @@ def _lowered(work: Work) -> tuple[nn.Module, Cost | None, list[str]]:
         timing=replace(QUICK, batch=work.recipe.measure.batch),
         fits=lambda cost: budget is None or budget.to_budget().allows(cost, before),
     )
-    return lowered.network, _cost(lowered.network, work), _notes(lowered)
+    return lowered.network, _costs(lowered.network, work), _notes(lowered)
 
 
-def _cost(network: nn.Module, work: Work) -> Cost:
-    """Return the cost of a lowered network: patterns count where its weights still have them."""
+def _costs(network: nn.Module, work: Work) -> dict[str, Any]:
+    """Return the cost of a lowered network, where patterns count if its weights have them, and its bytes."""
     graph = capture(network, work.subject.example_inputs)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     left = {n: s for n, s in work.plan.patterns.items() if shapes.get(n) == s.shape}
     left = {n: s for n, s in left.items() if holds(network, {n: s}) is None}
-    return graph.costs.cost(make_plan(graph, {}).with_patterns(left))
+    whole = make_plan(graph, {})
+    after = graph.costs.cost(whole.with_patterns(left)).to_dict()
+    return {"after": after, **({"memory": graph.costs.cost(whole).bytes} if work.plan.patterns else {})}
 
 
 def _zeros(work: Work) -> list[str]:

@@ -31,7 +31,9 @@ def run(work: Work) -> dict[str, Any]:
     inputs, plan, network = work.subject.example_inputs, made.plan, made.network.eval()
     check = verify(work.decided, plan, inputs) if work.recipe.prune.verify else None
     if check is not None and not check.agrees:
-        raise disagreement(check, work.decided, inputs, exclude=f"--exclude {check.first_difference!r}")
+        raise disagreement(
+            check, work.decided, inputs, exclude=f"--sparse-exclude {check.first_difference!r}"
+        )
     work.keep_sparse(network, plan)
     graph = work.subject.prunable_graph
     save_layers(work.directory.path, layer_changes(work.subject.prunable, graph, plan))
@@ -43,6 +45,7 @@ def run(work: Work) -> dict[str, Any]:
         words.append(f"{accuracy:.2%} on the validation split")
     return {
         "after": graph.costs.cost(plan).to_dict(),
+        "memory": graph.costs.cost(base).bytes,  # a runtime keeps the zeros
         "weights": weights,
         "check": None if check is None else asdict(check),
         "accuracy": accuracy,

@@ -43,7 +43,7 @@ def kernel_pattern(layer: WeightLayer) -> Pattern | None:
     if layer.kind != "conv" or layer.depthwise or layer.kernel != (3, 3):
         return None
     pattern = _configured("kernel_pattern", {})
-    return pattern if pattern.refusal(layer.view, layer.groups) is None else None
+    return pattern if layer.refusal(pattern) is None else None
 
 
 def block_patterns(layer: WeightLayer, *, sizes: Sequence[Size] = SIZES) -> tuple[Pattern, ...]:
@@ -57,7 +57,7 @@ def block_patterns(layer: WeightLayer, *, sizes: Sequence[Size] = SIZES) -> tupl
         if rows > outputs or columns > layer.view[1]:
             continue
         pattern = block_pattern(layer, rows, columns)
-        if pattern.refusal(layer.view, layer.groups) is None:
+        if layer.refusal(pattern) is None:
             # Blocks of a linear layer lose columns, one by one: 4×4 is then the same as 4×1.
             found.setdefault(pattern.block(layer.view), pattern)
     return tuple(found.values())

@@ -86,7 +86,7 @@ def features(layer: WeightLayer) -> npt.NDArray[np.float64]:
     sizes = [
         max(layer.kernel, default=1) / 11,
         max(layer.stride, default=1) / 4,
-        log2(inputs * (1 if layer.transposed else layer.groups)) / 16,
+        log2(inputs * layer.groups) / 16,
         log2(outputs) / 16,
         log2(max(1, layer.positions)) / 24,
     ]

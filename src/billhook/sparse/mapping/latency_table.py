@@ -16,6 +16,7 @@ from billhook.errors import InputError, StorageError, suggest
 from billhook.graph.patterns import Pattern
 from billhook.graph.weights import WeightLayer
 from billhook.json_record import decode, encode, read_json
+from billhook.sparse.allocation import require_sparsity
 
 MAX_BYTES = 2**20
 MAX_ROWS = 2**16
@@ -157,7 +158,7 @@ class LatencyTable:
         Raises:
             InputError: for a sparsity outside [0, 1), or a pattern on a depthwise convolution.
         """
-        require_sparsity(sparsity)
+        require_sparsity(sparsity, "sparsity")
         name = kind_of(layer)
         kind = self.kinds[name]
         work = max(layer.macs / kind.macs_per_second, _bytes(layer) / self.bytes_per_second)
@@ -259,15 +260,7 @@ def class_of(pattern: Pattern, layer: WeightLayer) -> str | int:
 
 def outputs_of_group(layer: WeightLayer) -> int:
     """Return how many outputs can share the inputs they read."""
-    outputs = layer.view[0]
-    return outputs if layer.transposed else max(1, outputs // layer.groups)
-
-
-def require_sparsity(sparsity: object) -> None:
-    """Raise `InputError` unless this is a fraction of zeros."""
-    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
-    if not number or not 0 <= sparsity < 1:  # type: ignore[operator]
-        raise InputError(f"sparsity={sparsity!r} must be at least 0 and below 1")
+    return max(1, layer.view[0] // layer.groups)
 
 
 @cache

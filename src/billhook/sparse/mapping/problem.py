@@ -11,13 +11,9 @@ from typing import Any
 from billhook.errors import InputError
 from billhook.graph.patterns import Pattern
 from billhook.graph.weights import WeightLayer
+from billhook.sparse.allocation import require_sparsity
 from billhook.sparse.mapping.candidates import legal, reach
-from billhook.sparse.mapping.latency_table import (
-    LatencyModel,
-    LatencyTable,
-    network_latency,
-    require_sparsity,
-)
+from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable, network_latency
 from billhook.sparse.mapping.mapping import Mapping
 
 Actions = tuple[int, ...]
@@ -73,7 +69,7 @@ class MappingProblem:
                 raise InputError(f"{name}={value!r} must be a finite number above 0")
         given = self.sparsity.values() if isinstance(self.sparsity, Table) else (self.sparsity,)
         for sparsity in given:
-            require_sparsity(sparsity)
+            require_sparsity(sparsity, "sparsity")
         if isinstance(self.sparsity, Table):
             missing = [la.tensor for la in self.layers if la.tensor not in self.sparsity]
             if missing:
@@ -128,7 +124,7 @@ class MappingProblem:
         if not options:
             raise InputError(f"options: {layer.tensor} has none; give at least one, None for dense")
         for pattern in options:
-            why = None if pattern is None else pattern.refusal(layer.view, layer.groups)
+            why = None if pattern is None else layer.refusal(pattern)
             if why is not None or (pattern is not None and layer.depthwise):
                 raise InputError(f"options: {pattern} does not fit {layer.tensor}: {why or 'depthwise'}")
         return options

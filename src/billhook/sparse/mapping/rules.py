@@ -12,6 +12,7 @@ from torch import Tensor
 from billhook.errors import InputError
 from billhook.graph.patterns import Pattern
 from billhook.graph.weights import WeightLayer
+from billhook.sparse.allocation import require_sparsity
 from billhook.sparse.mapping.candidates import (
     SIZES,
     TASKS,
@@ -21,7 +22,7 @@ from billhook.sparse.mapping.candidates import (
     kernel_pattern,
     reach,
 )
-from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable, require_sparsity
+from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable
 from billhook.sparse.mapping.mapping import Mapping
 from billhook.sparse.mapping.sharing import GRID, Option, descend, options_of
 
@@ -116,7 +117,7 @@ def map_by_rules(
             "give either sparsity, for the same in all layers, or latency, to have it shared out"
         )
     if sparsity is not None:
-        require_sparsity(sparsity)
+        require_sparsity(sparsity, "sparsity")
     elif energies is None:
         raise InputError("latency needs energies: what each weight is worth, by tensor")
     dense = {layer.tensor: rules.table.latency(layer, None, 0.0) for layer in layers}

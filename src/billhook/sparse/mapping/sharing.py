@@ -19,9 +19,11 @@ from torch import Tensor
 
 from billhook.errors import BudgetError, InputError, suggest
 from billhook.graph.patterns import Pattern, shape_of
+from billhook.graph.structure import view_shape
 from billhook.graph.weights import WeightLayer
+from billhook.sparse.allocation import require_sparsity
 from billhook.sparse.mapping.candidates import keeps_blocks, reach
-from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable, require_sparsity
+from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable
 from billhook.sparse.patterns._blocks import Blocks
 
 Floats = npt.NDArray[np.float64]
@@ -120,7 +122,7 @@ def removals(pattern: Pattern, energy: Tensor, grid: Sequence[float]) -> list[tu
     shape = shape_of(energy)
     low, high = reach(pattern, shape)
     for sparsity in grid:
-        require_sparsity(sparsity)
+        require_sparsity(sparsity, "sparsity")
     wanted = sorted({*(s for s in grid if low < s <= high), *([low] if 0 < low < 1 else [])})
     asked = [pattern.unit_sparsity(s, shape) for s in wanted]
     if keeps_blocks(pattern, shape):
@@ -222,9 +224,10 @@ def _energy(layer: WeightLayer, energies: Mapping[str, Tensor]) -> Tensor:
     energy = energies.get(layer.tensor)
     if energy is None:
         raise InputError(f"no energy is given for {layer.tensor!r}{suggest(layer.tensor, energies)}")
-    if tuple(energy.shape) != layer.view:
+    expected = view_shape(layer.shape, layer.transposed)
+    if tuple(energy.shape) != expected:
         raise InputError(
-            f"the energy of {layer.tensor} has the shape {list(energy.shape)}, not {list(layer.view)}: "
+            f"the energy of {layer.tensor} has the shape {list(energy.shape)}, not {list(expected)}: "
             "outputs, inputs, positions"
         )
     energy = energy.detach().cpu()

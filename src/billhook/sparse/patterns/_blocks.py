@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from billhook.graph.patterns import Part, Parts, Pattern, Shape, shape_of
+from billhook.graph.patterns import Part, Parts, Pattern, Shape, ordered, shape_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Blocks(Pattern):
         """Return no zeros at all, and all but one block."""
         return 0.0, 1 - 1 / prod(_counts(shape, self.block(shape)))
 
+    def units_for(self, energy: Tensor, weight_sparsity: float) -> float:
+        """Return which fraction of the blocks must leave; those at the border bring fewer zeros."""
+        return fraction_of_blocks(energy, self.block(shape_of(energy)), weight_sparsity)
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the structure that keeps the blocks of the largest energy."""
         return {"keep": keep_largest(self.units(energy), sparsity)}
@@ -58,8 +62,7 @@ def keep_largest(values: Tensor, sparsity: float) -> npt.NDArray[np.bool_]:
 
     At least one stays.
     """
-    numbers = values.detach().reshape(-1).cpu()
-    flat = (numbers.float() if numbers.dtype is torch.bfloat16 else numbers).numpy()  # numpy has no bfloat16
+    flat = ordered(values.detach().reshape(-1).cpu()).numpy()
     count = max(1, min(len(flat), ceil((1 - sparsity) * len(flat) - 1e-9)))
     if count == len(flat):
         return np.ones(len(flat), dtype=bool)
@@ -68,6 +71,18 @@ def keep_largest(values: Tensor, sparsity: float) -> npt.NDArray[np.bool_]:
     equal = np.flatnonzero(flat == threshold)
     keep[equal[: count - int(keep.sum())]] = True
     return keep
+
+
+def fraction_of_blocks(energy: Tensor, block: Shape, weight_sparsity: float) -> float:
+    """Return the fraction of blocks to take away, the smallest first, for a fraction of zeros."""
+    shape = shape_of(energy)
+    if not any(s % b for s, b in zip(shape, block, strict=True)):
+        return weight_sparsity
+    order = np.argsort(block_sums(energy, block).detach().float().cpu().numpy(), kind="stable")
+    sizes = block_sums(torch.ones(shape), block).numpy()[order]
+    zeros = np.cumsum(sizes)
+    leaving = int(np.searchsorted(zeros, weight_sparsity * prod(shape) - 0.5 * sizes.max()))
+    return leaving / len(order)
 
 
 def block_sums(values: Tensor, block: Shape) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from billhook.graph.patterns import Part, Parts, Shape, shape_of
+from billhook.graph.patterns import Part, Parts, Shape, ordered, shape_of
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.sparse.patterns._blocks import Blocks, unblocked
@@ -107,7 +107,7 @@ class Block(Blocks):
     def _balanced(self, energy: Tensor, sparsity: float) -> Parts:
         """Solve all blocks of one size together: those inside, at the borders, and the one at the corner."""
         (rows, columns), (down, across) = self._size(shape_of(energy)), self._counts(shape_of(energy))
-        matrix = (energy if energy.dtype == torch.float64 else energy.float()).detach().cpu().numpy()[:, :, 0]
+        matrix = ordered(energy).detach().cpu().numpy()[:, :, 0]
         keep_rows = np.zeros((down, across, rows), dtype=bool)
         keep_columns = np.zeros((down, across, columns), dtype=bool)
         for r, i in _spans(len(matrix), rows):

@@ -61,6 +61,15 @@ class BlockDiagonal(Pattern):
         outputs, inputs, _ = shape
         return {"row_block": Part((outputs,), self.blocks), "column_block": Part((inputs,), self.blocks)}
 
+    def flaw(self, parts: Parts, shape: Shape) -> str | None:
+        """Return which blocks are not of the size that `block_sizes` gives them."""
+        for what, part, count in (("outputs", "row_block", shape[0]), ("inputs", "column_block", shape[1])):
+            found = np.bincount(parts[part].astype(np.int64), minlength=self.blocks)
+            wanted = block_sizes(count, self.blocks)
+            if not np.array_equal(found, wanted):
+                return f"its blocks have {found.tolist()} {what}, expected {wanted.tolist()}"
+        return None
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the partitions in `blocks` blocks that keep the most energy of those that were found."""
         importance = energy.detach().cpu().double().sum(2).numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from billhook.errors import InputError
-from billhook.graph.patterns import Array, Part, Parts, Pattern, Shape
+from billhook.graph.patterns import Array, Part, Parts, Pattern, Shape, ordered, wide
 from billhook.options import Number, Rule, option
 from billhook.registry import Info
 from billhook.sparse.patterns._blocks import keep_largest
@@ -97,6 +97,16 @@ class KernelPattern(Pattern):
             "choice": Part((shape[0], shape[1]), self.library + 1),
         }
 
+    def flaw(self, parts: Parts, shape: Shape) -> str | None:
+        """Return what is wrong with the library: rows of other sizes, or none of those that are fixed."""
+        library = parts["library"].astype(bool)
+        library = library[library.any(1)]  # empty rows are padding
+        if (library.sum(1) != self.entries).any():
+            return f"its library has patterns that do not keep {self.entries} positions"
+        if self.fixed and not (library[:, None] == self._given).all(2).any(1).all():
+            return f"its library has patterns besides {self.fixed}"
+        return None
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the structure that keeps the most energy; a fraction of the kernels leaves."""
         kernels = _kernels(energy)
@@ -117,8 +127,12 @@ class KernelPattern(Pattern):
     def units(self, energy: Tensor) -> Tensor:
         """Return the energy of every kernel under the pattern that keeps most of it."""
         library = torch.from_numpy(self._library(_kernels(energy)))
-        kept: Tensor = (energy.reshape(-1, POSITIONS) @ library.T.to(energy)).amax(1)
-        return kept
+        kernels = wide(energy).reshape(-1, POSITIONS)
+        return (kernels @ library.T.to(kernels)).amax(1)
+
+    def groups(self, energy: Tensor) -> tuple[Tensor, ...]:
+        """Return the energies of whole kernels, and of single weights: either may go."""
+        return energy.sum(2).reshape(-1), energy.reshape(-1)
 
     def sparsities(self, shape: Shape) -> tuple[float, float]:
         """Return the smallest and the largest weight sparsity: no kernel leaves, or all but one."""
@@ -166,8 +180,7 @@ def common_patterns(kernels: Array, entries: int, most: int) -> npt.NDArray[np.b
 
 
 def _kernels(energy: Tensor) -> Array:
-    kernels = energy.detach().cpu().reshape(-1, POSITIONS)
-    return (kernels if kernels.dtype == torch.float64 else kernels.float()).numpy()
+    return ordered(energy.detach().cpu()).reshape(-1, POSITIONS).numpy()
 
 
 def _flags(codes: Array) -> npt.NDArray[np.bool_]:

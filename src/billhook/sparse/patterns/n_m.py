@@ -58,6 +58,14 @@ class NM(Pattern):
         """Return one flag per weight."""
         return {"keep": Part(shape)}
 
+    def flaw(self, parts: Parts, shape: Shape) -> str | None:
+        """Return which group keeps too many weights."""
+        keep, missing = parts["keep"], -shape[1] % self.m
+        if missing:
+            keep = np.pad(keep, ((0, 0), (0, missing), (0, 0)))
+        most = int(keep.reshape(shape[0], -1, self.m, shape[2]).sum(2, dtype=np.int16).max())
+        return f"{most} of {self.m} inputs stay somewhere, {self.n} at most" if most > self.n else None
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the structure with the n largest energies of every group; of equal ones, the first."""
         outputs, inputs, positions = energy.shape

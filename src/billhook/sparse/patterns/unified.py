@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from billhook.graph.patterns import Array, Part, Parts, Pattern, Shape, shape_of
+from billhook.graph.patterns import Array, Part, Parts, Pattern, Shape, ordered, shape_of
 from billhook.options import Number, option
 from billhook.registry import Info
-from billhook.sparse.patterns._blocks import block_sums, blocks_of, keep_largest, spread, unblocked
+from billhook.sparse.patterns._blocks import (
+    block_sums,
+    blocks_of,
+    fraction_of_blocks,
+    keep_largest,
+    spread,
+    unblocked,
+)
 from billhook.sparse.patterns._borders import misfit, remainder_option
 from billhook.sparse.patterns._roles import FREE, PRUNED, UNIFIED, best_roles
 
@@ -57,11 +64,15 @@ class Unified(Pattern):
         """Return the role of every block: 0 free, 1 unified, 2 pruned."""
         return {"role": Part((prod(-(-s // b) for s, b in zip(shape, self.block(shape), strict=True)),), 3)}
 
+    def units_for(self, energy: Tensor, weight_sparsity: float) -> float:
+        """Return which fraction of the blocks must be pruned for a fraction of zeros."""
+        return fraction_of_blocks(energy, self.block(shape_of(energy)), weight_sparsity)
+
     def select(self, energy: Tensor, sparsity: float) -> Parts:
         """Return the structure that prunes the blocks of the least energy and unifies those that follow."""
         sums = self.units(energy)
         stays = keep_largest(sums, sparsity)
-        largest = np.argsort(-sums.detach().cpu().numpy(), kind="stable")
+        largest = np.argsort(-ordered(sums).detach().cpu().numpy(), kind="stable")
         role = np.where(stays, UNIFIED, PRUNED).astype(np.uint8)
         staying = largest[stays[largest]]
         role[staying[: len(staying) - self._unified(len(staying))]] = FREE
@@ -69,10 +80,10 @@ class Unified(Pattern):
 
     def choose(self, weight: Tensor, sparsity: float) -> Parts:
         """Return the roles that change the weights least."""
-        weight = weight.detach().cpu().double()
+        weight = ordered(weight.detach().cpu().abs()).double().clamp(max=1e100)  # has a square
         block = self.block(shape_of(weight))
         pruning = block_sums(weight.square(), block).numpy()
-        shared = block_sums(weight.abs(), block).square().numpy() / self._sizes(shape_of(weight))
+        shared = block_sums(weight, block).square().numpy() / self._sizes(shape_of(weight))
         staying = max(1, min(len(pruning), ceil((1 - sparsity) * len(pruning) - 1e-9)))
         roles = best_roles(pruning, shared, len(pruning) - staying, self._unified(staying))
         return {"role": roles}

@@ -24,6 +24,8 @@ class Unstructured(Blocks):
         Multipliers", ECCV 2018, section 3. arXiv:1804.03294.
     """
 
+    single = True
+
     def block(self, shape: Shape) -> Shape:
         """Return a single weight."""
         return 1, 1, 1

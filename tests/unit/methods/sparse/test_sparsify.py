@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 import billhook
 from billhook import sparsify, sparsifying_callback
 from billhook.errors import InputError, NameNotFoundError, ScopeError
-from billhook.graph import Scope
+from billhook.graph import Plan, Scope
 from billhook.methods.sparse import Sparsified
 from billhook.sparse.holding import holds
 from billhook.train import CallbackDriver, FitConfig, fit
@@ -100,12 +102,32 @@ def test_what_has_no_pattern_does_not_count_as_sparsity() -> None:
             "'konv1' matches no layer or weight; did you mean 'conv1",
         ),
         ({"allocation": "lamb"}, InputError, "allocation='lamb': expected one of uniform, global, lamp, erk"),
-        ({"sparsities": {"conv1.weight": 0.5}}, InputError, "'conv2.weight' has a pattern but no sparsity"),
         (
-            {"sparsities": {f"{n}.weight": 1.0 for n in LAYERS}},
+            {"sparsity": None, "sparsities": {"conv1.weight": 0.5}},
+            InputError,
+            "'conv2.weight' has a pattern but no sparsity",
+        ),
+        (
+            {"sparsity": None, "sparsities": {f"{n}.weight": 1.0 for n in LAYERS}},
             InputError,
             "that of 'conv1.weight'.* must be at least 0 and below 1",
         ),
+        ({"sparsities": {"conv1": 0.5}}, InputError, "leave sparsity and allocation out"),
+        (
+            {"sparsity": None, "sparsities": {"konv1": 0.5}},
+            NameNotFoundError,
+            "unknown weight with a pattern 'konv1'; did you mean 'conv1'",
+        ),
+        (
+            {"sparsity": None, "pattern": "2:4|dense", "sparsities": {"conv2": 0.9}},
+            InputError,
+            r"that of 'conv2' is 0\.9, but its pattern leaves 0\.5000 to 0\.5000 at zero",
+        ),
+        ({"sparsity": None}, InputError, "how many weights shall be zero"),
+        ({"pattern": "rules", "sparsity": 0.05}, InputError, "leaves every layer dense"),
+        ({"pattern": "rules:latency=0.9"}, InputError, "decides .* leave"),
+        ({"pattern": {"conv1": "rules"}}, InputError, "'rules' maps a pattern to each layer: give it alone"),
+        ({"pattern": None}, InputError, "expected a text such as '4x1'"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -174,7 +196,7 @@ def test_the_callback_does_in_fit_what_sparsify_does() -> None:
 
 @pytest.mark.parametrize("method", ["magnitude", "snip", "lottery"])
 def test_methods_that_do_not_act_during_training_have_no_callback(method: str) -> None:
-    with pytest.raises(InputError, match=f"sparse method '{method}' does not act during training"):
+    with pytest.raises(InputError, match=f"sparse method '{method}' is no callback"):
         sparsifying_callback(*build("plain"), sparsity=0.5, method=method)
 
 
@@ -182,3 +204,79 @@ def test_a_callback_belongs_to_its_network() -> None:
     callback = sparsifying_callback(*build("plain"), sparsity=0.5, method="gradual")
     with pytest.raises(InputError, match="made for another network"):
         _loop(build("plain")[0], callback, 2)
+
+
+def test_a_weight_of_nan_is_named() -> None:
+    model, inputs = build("plain")
+    with torch.no_grad():
+        model.conv2.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"'conv2\.weight' holds NaN or infinity"):
+        sparsify(model, inputs, sparsity=0.5)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "gradual", "admm", "reweighted", "lottery", "snip"])
+def test_patterns_that_a_network_has_already_are_kept(method: str) -> None:
+    model, inputs = build("plain")
+    given = sparsify(model, inputs, sparsity=0.5, pattern={"conv1": "4x1"})
+    training = FitConfig(steps=6, lr=0.02, precision="32-true")
+    more = {"data": batches("plain"), "training": training}
+    both = sparsify(
+        model, inputs, sparsity=0.5, pattern={"conv2": "4x1"}, plan=given.plan, method=method, **more
+    )
+    assert set(both.plan.patterns) == {"conv1.weight", "conv2.weight"}
+    assert both.plan.patterns["conv1.weight"] == given.plan.patterns["conv1.weight"]
+    assert holds(both.network, both.plan.patterns) is None
+
+
+@pytest.mark.parametrize("method", ["gradual", "admm", "reweighted"])
+def test_a_checkpoint_of_other_settings_is_refused(method: str, tmp_path: Path) -> None:
+    model, inputs = build("plain")
+    more = {"data": batches("plain"), "method": method, "checkpoint_dir": tmp_path}
+    training = FitConfig(steps=6, lr=0.02, precision="32-true")
+    sparsify(model, inputs, sparsity=0.5, pattern="4x1", training=training, **more)
+    with pytest.raises(InputError, match="other patterns, another sparsity or other options"):
+        sparsify(model, inputs, sparsity=0.9, pattern="unstructured", training=training, resume=True, **more)
+
+
+def test_zeros_are_as_many_as_asked_where_blocks_at_the_border_are_smaller() -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(64, 10), torch.randn(1, 64)
+    for allocation in ("lamp", "global", "uniform", "erk"):
+        for sparsity in (0.2, 0.5, 0.8):
+            found = sparsify(model, x, pattern="8x1", sparsity=sparsity, allocation=allocation)
+            assert abs(found.weight_sparsity - sparsity) * 640 <= 2 * 8  # a block too few, at either rounding
+
+
+def test_rules_keep_the_latency_they_were_made_for() -> None:
+    model, inputs = build("residual")
+    found = sparsify(model, inputs, sparsity=0.8, pattern="rules")
+    shares = found.plan.made_by["mapping"]["sparsities"]
+    assert shares
+    for name, structure in found.plan.patterns.items():
+        assert abs(structure.sparsity - shares[name]) < 0.03
+
+
+def test_a_plan_is_plain_data_whatever_numbers_it_was_asked_with() -> None:
+    found = sparsify(*build("plain"), sparsity=np.float32(0.5), seed=np.int64(3))
+    assert Plan.from_json(found.plan.to_json()) == found.plan
+
+
+def test_a_frozen_weight_is_not_trained_by_a_penalty() -> None:
+    model, inputs = build("plain")
+    model.conv2.weight.requires_grad_(False)
+    before = model.conv2.weight.detach().clone()
+    training = FitConfig(steps=6, lr=0.02, precision="32-true")
+    found = sparsify(
+        model, inputs, sparsity=0.5, method="reweighted", data=batches("plain"), training=training
+    )
+    after = found.network.conv2.weight.detach()
+    kept = found.plan.patterns["conv2.weight"].mask
+    assert torch.equal(after[kept], before[kept])
+
+
+def test_a_weight_of_zeros_does_not_diverge() -> None:
+    model, inputs = build("plain")
+    torch.nn.init.zeros_(model.conv3.weight)
+    training = FitConfig(steps=12, lr=0.02, precision="32-true")
+    found = sparsify(model, inputs, sparsity=0.5, method="admm", data=batches("plain"), training=training)
+    assert holds(found.network, found.plan.patterns) is None

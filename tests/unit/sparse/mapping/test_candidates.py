@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from billhook.errors import InputError
 from billhook.graph.weights import WeightLayer
 from billhook.sparse.mapping import legal
 from billhook.sparse.mapping.candidates import reach
+from billhook.sparse.mapping.environment import features
+from billhook.sparse.mapping.latency_table import KINDS, kind_of, outputs_of_group
 from tests.unit.sparse.mapping.made_layers import conv, linear
 
 
@@ -53,6 +56,22 @@ def test_blocks_stay_within_the_groups_of_a_convolution() -> None:
     layer = conv("a", 48, 48, 5, groups=4)  # 12 outputs in a group
     sizes = [(p.rows, p.columns) for p in legal(layer)]  # type: ignore[attr-defined]
     assert sizes == [(4, 1), (12, 1), (4, 4)]
+
+
+def test_a_transposed_convolution_in_groups_has_no_pattern() -> None:
+    layer = WeightLayer("up.weight", "up", "conv", (48, 12, 3, 3), (3, 3), (2, 2), 4, True, 64)
+    assert legal(layer) == ()
+    assert outputs_of_group(layer) == 12
+    assert kind_of(layer) == "conv"
+    assert {p.name for p in legal(replace(layer, groups=1))} == {"kernel_pattern", "block_punched"}
+    assert kind_of(replace(layer, shape=(48, 1, 3, 3), groups=48)) == "depthwise"
+
+
+def test_all_inputs_of_a_grouped_layer_count() -> None:
+    plain = conv("a", 48, 48, groups=4)
+    layer = WeightLayer("up.weight", "up", "conv", (48, 12, 3, 3), (3, 3), (1, 1), 4, True, plain.positions)
+    mine, theirs = features(layer), features(plain)
+    assert mine[len(KINDS) :] == pytest.approx(theirs[len(KINDS) :])
 
 
 @pytest.mark.parametrize("size", [(0, 0), (4, 0), (-1, 4), (4,), (4.0, 1), "4x1", (0, 4)])

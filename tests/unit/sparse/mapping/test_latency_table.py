@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from billhook.errors import InputError, StorageError
@@ -96,6 +98,12 @@ def test_a_depthwise_convolution_is_dense_only() -> None:
 def test_a_sparsity_outside_its_range_is_refused(sparsity: Any) -> None:
     with pytest.raises(InputError, match="at least 0 and below 1"):
         LatencyTable.default().latency(POINTWISE, parse_pattern("4x1"), sparsity)
+
+
+def test_a_sparsity_may_be_any_number() -> None:
+    layer, pattern = conv("a", 64, 64), parse_pattern("4x1")
+    times = {table().latency(layer, pattern, s) for s in (0.5, np.float32(0.5), Fraction(1, 2))}  # type: ignore[arg-type]
+    assert len(times) == 1
 
 
 def test_an_unknown_kind_of_layer_is_refused() -> None:

@@ -43,6 +43,7 @@ def test_a_mapping_reads_as_one_line_per_tensor() -> None:
         ({"format": "billhook.plan/1"}, "not a mapping"),
         ({"choices": None}, "'choices' is missing"),
         ({"choices": {"a": 8}}, "choices.a is a int"),
+        ({"choices": {"a": "9" * 5000 + "x1"}}, "choices.a: .* 5000 digits"),
         ({"choices": {"a": "8y4"}}, "choices.a: unknown pattern '8y4'"),
         ({"choices": {"a": "block_punched:rows=0"}}, "choices.a: .*rows=0 must be"),
         ({"sparsities": {"a.weight": 1.0}}, "must be at least 0 and below 1"),

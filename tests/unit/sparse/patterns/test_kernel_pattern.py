@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from billhook.errors import InputError
-from billhook.graph.patterns import parse_pattern, patterns
+from billhook.graph.patterns import parse_pattern
 from billhook.graph.structure import Structure
 from billhook.sparse.patterns.kernel_pattern import KernelPattern, common_patterns
 from tests.unit.sparse.patterns.made_weights import error, projected, weight
-
-patterns.get("kernel_pattern")  # gives it its name
 
 
 def kernel(*positions: int, size: float = 1.0) -> torch.Tensor:
