@@ -21,7 +21,7 @@ from billhook.train import HoldPatterns, fit
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet-20": {"stem_stride": 2, "in_channels": 1, "num_classes": 10},
     "small-vgg": {"in_channels": 1, "num_classes": 10},
-    "lenet-5": {},
+    "lenet-5": {"in_channels": 1, "num_classes": 10},
 }
 # First and last layer stay dense in all rows: a class that loses its output is lost. A LeNet-5 has no others.
 ENDS: dict[str, tuple[str, ...]] = {
@@ -29,8 +29,8 @@ ENDS: dict[str, tuple[str, ...]] = {
     "small-vgg": ("features.0", "classifier"),
     "lenet-5": (),
 }
-RATE, FINE = 0.2, 0.05  # of the dense networks, and of what begins with their weights
-NO_NORM = 0.1  # times these rates for networks without batch norm
+RATE, FINE = 0.2, 0.05  # learning rates of the dense networks, and of what begins with their weights
+NO_NORM = 0.02  # both, for a network without batch norm
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def dense(task: Task, protocol: Protocol, folder: Path) -> nn.Module:
         protocol,
         folder,
         data=task.data,
-        lr=RATE * _scale(task),
+        lr=NO_NORM if task.network == "lenet-5" else RATE,
     )
 
 
@@ -126,7 +126,8 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
 
 def sparse(task: Task, model: nn.Module, protocol: Protocol) -> Sparsified:
     """Return the sparse network, trained for the same epochs whatever the method."""
-    config = finetuning(task.seed, protocol, epochs=task.epochs, lr=FINE * _scale(task))
+    rate = NO_NORM if task.network == "lenet-5" else FINE
+    config = finetuning(task.seed, protocol, epochs=task.epochs, lr=rate)
     data = batches(protocol, task.seed, task.data)
     found = billhook.sparsify(
         model,
@@ -145,10 +146,6 @@ def sparse(task: Task, model: nn.Module, protocol: Protocol) -> Sparsified:
         fit(found.network, data, config=config, callbacks=[HoldPatterns(found.plan.patterns)], progress=False)
         found.network.eval()
     return found
-
-
-def _scale(task: Task) -> float:
-    return NO_NORM if task.network == "lenet-5" else 1.0
 
 
 def _scores(model: nn.Module, task: Task) -> dict[str, float]:

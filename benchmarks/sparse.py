@@ -73,7 +73,7 @@ def _others(seed: int) -> Iterator[Task]:
                 for method in METHODS[:2]:
                     row = f"{pattern}, {sparsity:.1%} pruned"
                     yield Task(network, "unification", row, pattern, sparsity, method, seed=seed)
-    for data, epochs in (("fashion-mnist", 8), ("digits", 40)):
+    for data, epochs in (("fashion-mnist", 20), ("digits", 200)):
         for sparsity in LENET:
             for method in ("magnitude", "admm", "gradual"):
                 yield Task(

@@ -41,6 +41,7 @@ def test_every_example_is_tested() -> None:
         "latency_budget",
         "fusion",
         "reload_in_another_process",
+        "sparsity",
     }
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
@@ -121,3 +122,12 @@ def test_demo_on_smaller_data(tmp_path: Path) -> None:
     assert results.status == "done"
     assert all(b.met for b in results.budget_met)
     assert (tmp_path / "runs/small/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_sparsity(tmp_path: Path) -> None:
+    zeros, verified, size = run("sparsity", tmp_path).splitlines()
+    assert zeros.startswith("80.0%")
+    assert verified == "verified: True"
+    dense, stored = (int(part.split(" bytes")[0].replace(",", "")) for part in size.split("dense, "))
+    assert stored < 0.4 * dense

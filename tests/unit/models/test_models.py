@@ -12,9 +12,11 @@ from billhook.models._arguments import signature
 
 # For colour images and ten classes. Computed from the tables of the papers; those round them to
 # 0.27 M and 0.85 M and 1.7 M (He et al., table 6) and to 1.0 M (Huang et al., table 2). MobileNetV2 has
-# the number of torchvision's; VGG-16 the 14.71 M of its convolutions, norms and one linear layer.
+# the number of torchvision's; VGG-16 the 14.71 M of its convolutions, norms and one linear layer. LeNet-5 has
+# 430,500 weights for grey images, 1,000 more for colour, and 580 biases.
 PARAMETERS = {
     "densenet-40": 1_019_722,
+    "lenet-5": 432_080,
     "mobilenet-v2": 2_236_682,
     "resnet-8": 75_290,
     "resnet-20": 269_722,
@@ -25,11 +27,17 @@ PARAMETERS = {
 }
 NARROW = {
     "densenet-40": {"growth": 2, "stem": 3},
+    "lenet-5": {"channels": [4, 6, 8]},
     "mobilenet-v2": {"width": 0.1},
     "small-vgg": {"channels": [4, 6, 8, 8]},
     "vgg-16-bn": {"channels": [2] * 13},
     **{f"resnet-{depth}": {"width": 2} for depth in (8, 20, 56, 110)},
 }
+
+
+def narrow(name: str, image: int) -> dict[str, object]:
+    """Return arguments that make a network small, for images of this size."""
+    return {**NARROW[name], **({"image": image} if "image" in signature(name) else {})}
 
 
 def parameters(model: nn.Module) -> int:
@@ -49,7 +57,7 @@ def test_parameters_are_the_published_number(name: str) -> None:
 @pytest.mark.parametrize("name", models.names())
 @pytest.mark.parametrize("size", [28, 32])
 def test_images_become_scores(name: str, size: int) -> None:
-    model = build(name, in_channels=1, num_classes=7, **NARROW[name])
+    model = build(name, in_channels=1, num_classes=7, **narrow(name, size))
 
     assert model(torch.zeros(2, 1, size, size)).shape == (2, 7)
 
@@ -67,7 +75,7 @@ def test_the_same_seed_gives_the_same_network(name: str) -> None:
 @pytest.mark.parametrize("name", models.names())
 def test_an_untrained_network_keeps_its_signal(name: str) -> None:
     torch.manual_seed(0)
-    model = build(name, **NARROW[name])
+    model = build(name, **narrow(name, 32))
 
     output = model(torch.randn(8, 3, 32, 32))
 
@@ -102,6 +110,7 @@ def test_wrong_channels_are_refused(name: str) -> None:
         ("mobilenet-v2", {"width": 0}, "multiplier"),
         ("mobilenet-v2", {"dropout": 1}, "dropout"),
         ("densenet-40", {"growth": -1}, "growth"),
+        ("lenet-5", {"image": 7}, "at least 8 pixels"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, arguments: dict[str, object], message: str) -> None:
