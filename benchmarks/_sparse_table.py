@@ -147,6 +147,9 @@ def _together(runs: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Ro
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]], note: str) -> None:
+    if not rows:
+        path.unlink(missing_ok=True)  # the page then says that nothing has been measured yet
+        return
     lines = [json.dumps(row) for row in rows]
     if rows and note:
         lines.append(json.dumps({"note": note}))
