@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import billhook
-from billhook.sparse.holding import holding, holds
+from billhook.sparse.holding import holds
+from billhook.train import holding
 
 
 def make_network(width: int = 32) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -144,6 +144,13 @@ class Structure:
             return view.reshape(self.shape)
         outputs, inputs, _ = view.shape
         return view.reshape(outputs, inputs, *self.shape[2:]).transpose(0, 1).contiguous()
+
+
+def sparsity_of(structures: Iterable[Structure]) -> float:
+    """Return the fraction of zeros in all tensors that have a structure; 0 if none has."""
+    all_of_them = tuple(structures)
+    weights = sum(prod(s.shape) for s in all_of_them)
+    return 1 - sum(s.nonzeros for s in all_of_them) / weights if weights else 0.0
 
 
 FLOATS = ("values", "magnitudes")  # numbers of the weight's own type; others are packed already

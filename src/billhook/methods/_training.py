@@ -6,15 +6,17 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from billhook.criteria._base import cross_entropy
+from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError
 from billhook.graph import Plan
 from billhook.methods._base import Method, Outcome, Problem
-from billhook.train import Callback, FitConfig, StepContext, fit
+from billhook.options import Configurable
+from billhook.train import Callback, FitConfig, FitResult, StepContext, fit
 
 
 class Deciding(Callback):
@@ -105,26 +107,63 @@ class TrainingMethod(Method):
             BudgetError: if the budget is out of reach.
             DivergedError: if the loss becomes NaN or infinite.
         """
-        if problem.data is None:
-            raise InputError(
-                f"method {_name(self)!r} trains while it decides; give data=, a DataLoader or a list of "
-                "(inputs, targets)"
-            )
+        require_data(problem, f"method {name_of(self)!r} trains while it decides")
         model = copy.deepcopy(problem.model)
-        live = problem.on(model)
-        fitted = fit(
-            model,
-            problem.data,
-            config=replace(problem.training or self.training, seed=problem.seed),
-            loss=None if problem.loss is cross_entropy else problem.loss,
-            callbacks=[self.callback(live)],
-            checkpoint_dir=problem.checkpoint_dir,
-            resume=problem.resume,
-            progress=problem.progress,
-        )
+        fitted = train_for(problem, model, self.callback(problem.on(model)), self.training)
         assert fitted.plan is not None
         return Outcome(fitted.plan, model, fitted.history)
 
 
-def _name(method: Method) -> str:
+class Trainable(Protocol):
+    """What a problem says about training: of channels or of weights."""
+
+    @property
+    def data(self) -> Any: ...
+    @property
+    def loss(self) -> Loss: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def training(self) -> FitConfig | None: ...
+    @property
+    def checkpoint_dir(self) -> Path | None: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def progress(self) -> bool: ...
+
+
+def require_data(problem: Trainable, why: str) -> None:
+    """Raise `InputError`, beginning with `why`, if there is nothing to train on."""
+    if problem.data is None:
+        raise InputError(f"{why}; give data=, a DataLoader or a list of (inputs, targets)")
+
+
+def train_for(
+    problem: Trainable, model: nn.Module, callback: Callback, default: FitConfig, *, part: str = ""
+) -> FitResult:
+    """Train `model` in place as a problem says.
+
+    Args:
+        problem: Data, loss, seed, and where checkpoints go.
+        model: What to train.
+        callback: The method at work.
+        default: How, if the problem does not say.
+        part: Folder of checkpoints of its own, for methods that train more than once.
+    """
+    folder = problem.checkpoint_dir
+    return fit(
+        model,
+        problem.data,
+        config=replace(problem.training or default, seed=problem.seed),
+        loss=None if problem.loss is cross_entropy else problem.loss,
+        callbacks=[callback],
+        checkpoint_dir=folder / part if folder is not None and part else folder,
+        resume=problem.resume,
+        progress=problem.progress,
+    )
+
+
+def name_of(method: Configurable) -> str:
+    """Return the name of a method that is an entry of a registry: that of its file."""
     return type(method).__module__.rpartition(".")[2].rstrip("_")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from billhook.errors import InputError
@@ -24,7 +23,7 @@ from billhook.methods.sparse import (
 )
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe, Sparse
-from billhook.sparse.allocation import allocate, reachable
+from billhook.sparse.allocation import reachable, require_reachable
 
 
 def check_sparse(subject: Subject) -> None:
@@ -50,16 +49,17 @@ def check_sparse(subject: Subject) -> None:
         _check_mapping(subject, wanted)
         return
     found = patterns_of(layers, wanted.pattern, _scope(wanted))
-    # A first look: channels have not left yet, and ones tell as well as weights what can be reached.
+    views = {
+        layer.tensor: layer.view for layer in layers if layer.tensor in found
+    }  # channels have not left yet
     if wanted.sparsity is None:
-        least, most = reachable({la.tensor: la.view for la in layers if la.tensor in found}, found)
+        least, most = reachable(views, found)
         if least < most:
             raise InputError(
                 "how many weights shall be zero? Give --sparsity 0.8, or sparsity = 0.8 in the table [sparse]"
             )
         return
-    ones = {layer.tensor: torch.ones(layer.view) for layer in layers if layer.tensor in found}
-    allocate(ones, found, wanted.sparsity, "uniform")
+    require_reachable(views, found, wanted.sparsity)
 
 
 def sparsify_network(

@@ -61,16 +61,8 @@ def allocate(
     require_sparsity(sparsity, "sparsity")
     if how not in ALLOCATIONS:
         raise InputError(f"allocation={how!r}: expected one of {', '.join(ALLOCATIONS)}")
-    layers = {}
-    for name, energy in energies.items():
-        shape = shape_of(energy)
-        layers[name] = _Layer(shape, *patterns[name].sparsities(shape))
-    least, most = reachable({n: layer.shape for n, layer in layers.items()}, patterns)
-    if not least - NEAR <= sparsity <= most + NEAR:
-        raise InputError(
-            f"sparsity={sparsity:g} cannot be had with these patterns, which leave {least:.4f} to {most:.4f} "
-            "of the weights at zero; ask for that, or choose other patterns"
-        )
+    layers = _layers({name: shape_of(energy) for name, energy in energies.items()}, patterns)
+    _require_within(sparsity, *_reach(layers))
     if how in ("global", "lamp"):
         units = {n: _units(patterns[n], e, layers[n], how) for n, e in energies.items()}
         return _by_threshold(units, layers, sparsity)
@@ -88,13 +80,31 @@ def require_sparsity(sparsity: object, what: str) -> None:
 
 def reachable(shapes: Mapping[str, Shape], patterns: Mapping[str, Pattern]) -> tuple[float, float]:
     """Return the smallest and the largest fraction of zeros that all tensors together can have."""
-    layers = [_Layer(shape, *patterns[name].sparsities(shape)) for name, shape in shapes.items()]
-    total = sum(layer.weights for layer in layers)
-    least, most = (
-        sum(layer.weights * end for layer, end in zip(layers, ends, strict=True)) / total
-        for ends in ([layer.low for layer in layers], [layer.high for layer in layers])
-    )
+    return _reach(_layers(shapes, patterns))
+
+
+def require_reachable(shapes: Mapping[str, Shape], patterns: Mapping[str, Pattern], sparsity: float) -> None:
+    """Raise `InputError` if all tensors together cannot have this fraction of zeros; says what they can."""
+    _require_within(sparsity, *reachable(shapes, patterns))
+
+
+def _layers(shapes: Mapping[str, Shape], patterns: Mapping[str, Pattern]) -> dict[str, _Layer]:
+    return {name: _Layer(shape, *patterns[name].sparsities(shape)) for name, shape in shapes.items()}
+
+
+def _reach(layers: Mapping[str, _Layer]) -> tuple[float, float]:
+    total = sum(layer.weights for layer in layers.values())
+    least = sum(layer.weights * layer.low for layer in layers.values()) / total
+    most = sum(layer.weights * layer.high for layer in layers.values()) / total
     return least, most
+
+
+def _require_within(sparsity: float, least: float, most: float) -> None:
+    if not least - NEAR <= sparsity <= most + NEAR:
+        raise InputError(
+            f"sparsity={sparsity:g} cannot be had with these patterns, which leave {least:.4f} to {most:.4f} "
+            "of the weights at zero; ask for that, or choose other patterns"
+        )
 
 
 def _erk(shape: Shape) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from billhook.errors import InputError
 from billhook.graph.patterns import Pattern
 from billhook.graph.structure import Structure, require_fit
 
@@ -54,6 +51,16 @@ class Held:
         self._gone = {n: self.anchors[n] == 0 for n in self.structures if n in masks}
         self.weights_()
 
+    @property
+    def signs(self) -> dict[str, Tensor]:
+        """The anchors that do not follow from the structures alone."""
+        return {name: self.anchors[name] for name in self.signed}
+
+    def step_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Bring everything back after a step of the optimiser."""
+        self.momentum_(optimizer)
+        self.weights_()
+
     def weights_(self) -> None:
         """Bring the weights back to their structures."""
         self._hold_({n: w.detach() for n, w in self._weights.items()})
@@ -83,55 +90,6 @@ class Held:
 
 # What optimisers of PyTorch call averages of gradients (and of weights: ASGD), which are linear in them.
 _MOMENTA = frozenset(["momentum_buffer", "exp_avg", "grad_avg", "ax", "prev"])
-
-
-@contextmanager
-def holding(
-    model: nn.Module, optimizer: torch.optim.Optimizer, structures: Mapping[str, Structure]
-) -> Iterator[Held]:
-    """Hold structures in a training loop of your own: around every step of the optimiser inside the block.
-
-        with holding(network, optimizer, plan.patterns):
-            for inputs, targets in loader: ...
-
-    Works with the optimisers of PyTorch that make their steps from the gradients of the moment, with or
-    without a closure.
-
-    Raises:
-        InputError: for L-BFGS, whose steps come from a history of gradients that nobody can hold.
-        PlanError: if a structure does not fit the network.
-    """
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise InputError("L-BFGS cannot hold patterns: it remembers all weights in one; take SGD or AdamW")
-    held = Held(model, structures)
-    held.momentum_(optimizer)
-
-    def before(
-        _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        own, *rest = args
-        closure = kwargs.get("closure", rest[0] if rest else None)
-        if closure is None:
-            held.gradients_()
-            return None
-
-        def with_gradients() -> Any:
-            result = closure()
-            held.gradients_()
-            return result
-
-        return (own,), {**kwargs, "closure": with_gradients}
-
-    def after(*_: Any) -> None:
-        held.momentum_(optimizer)
-        held.weights_()
-
-    handles = [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
-    try:
-        yield held
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def holds(model: nn.Module, structures: Mapping[str, Structure]) -> str | None:

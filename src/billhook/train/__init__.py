@@ -9,7 +9,7 @@ from billhook.train.callbacks import Callback, CallbackDriver, StepContext
 from billhook.train.config import FitConfig
 from billhook.train.evaluate import evaluate
 from billhook.train.fit import fit
-from billhook.train.holding import HoldPatterns
+from billhook.train.holding import HoldPatterns, holding
 from billhook.train.isometry import JacobianSingularValues, isometric_lr, mean_jsv
 from billhook.train.result import EpochRecord, EvalResult, FitResult
 from billhook.train.schedule import learning_rate, stages
@@ -30,6 +30,7 @@ __all__ = [
     "as_batches",
     "evaluate",
     "fit",
+    "holding",
     "isometric_lr",
     "learning_rate",
     "mean_jsv",

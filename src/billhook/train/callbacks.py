@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -155,36 +155,10 @@ class CallbackDriver:
     def attached(self) -> Iterator[None]:
         """Call `after_backward` and `after_step` around each step of the optimiser inside the block.
 
-        Loops that hand a closure to `optimizer.step`, as Lightning's automatic optimisation does, are
-        understood: the closure runs the backward pass, so `after_backward` follows it.
+        With or without a closure, see `around_steps`.
         """
-
-        def before(
-            _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[Any, dict[str, Any]] | None:
-            optimizer, *rest = args
-            closure = kwargs.get("closure", rest[0] if rest else None)
-            if closure is None:
-                self.after_backward()
-                return None
-
-            def with_backward() -> Any:
-                result = closure()
-                self.after_backward()
-                return result
-
-            return (optimizer,), {**kwargs, "closure": with_backward}
-
-        def after(*_: Any) -> None:
-            self.after_step()
-
-        pre = self.optimizer.register_step_pre_hook(before)
-        post = self.optimizer.register_step_post_hook(after)
-        try:
+        with around_steps(self.optimizer, self.after_backward, self.after_step):
             yield
-        finally:
-            pre.remove()
-            post.remove()
 
     def _context(self) -> StepContext:
         inputs, targets = self._batch
@@ -192,3 +166,36 @@ class CallbackDriver:
         return StepContext(
             self.model, self.optimizer, step, self.epoch, self.total_steps, inputs, targets, self._loss
         )
+
+
+@contextmanager
+def around_steps(
+    optimizer: torch.optim.Optimizer, after_backward: Callable[[], None], after_step: Callable[[], None]
+) -> Iterator[None]:
+    """Call two functions in each step of the optimiser inside the block: before the update and after it.
+
+    Loops that hand a closure to `optimizer.step`, as Lightning's automatic optimisation does, are understood:
+    the closure runs the backward pass, so `after_backward` follows it.
+    """
+
+    def before(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        own, *rest = args
+        closure = kwargs.get("closure", rest[0] if rest else None)
+        if closure is None:
+            after_backward()
+            return None
+
+        def with_backward() -> Any:
+            result = closure()
+            after_backward()
+            return result
+
+        return (own,), {**kwargs, "closure": with_backward}
+
+    pre = optimizer.register_step_pre_hook(before)
+    post = optimizer.register_step_post_hook(lambda *_: after_step())
+    try:
+        yield
+    finally:
+        pre.remove()
+        post.remove()

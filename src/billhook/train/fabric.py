@@ -107,9 +107,16 @@ def _run(fabric: Fabric, work: Callable[[Engine, J], R], job: J) -> R:
     return work(Engine(fabric), job)
 
 
+def _run_and_part(fabric: Fabric, work: Callable[[Engine, J], R], job: J) -> R:
+    result = _run(fabric, work, job)
+    # A process that ends while threads of its group still run is sometimes aborted by them.
+    torch.distributed.destroy_process_group()
+    return result
+
+
 def _launch_processes(fabric: Fabric, work: Callable[[Engine, J], R], job: J) -> R:
     try:
-        result: R = fabric.launch(partial(_run, work=work, job=job))
+        result: R = fabric.launch(partial(_run_and_part, work=work, job=job))
     except (ProcessRaisedException, ProcessExitedException) as e:
         last = str(e).strip().splitlines()[-1]
         raise BillhookError(f"a training process failed: {last}") from e

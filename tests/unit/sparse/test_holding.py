@@ -10,7 +10,8 @@ from billhook.errors import InputError, PlanError
 from billhook.graph import capture
 from billhook.graph.patterns import parse_pattern
 from billhook.graph.structure import Structure, viewed
-from billhook.sparse.holding import Held, holding, holds
+from billhook.sparse.holding import Held, holds
+from billhook.train import holding
 from tests.networks import batches, build
 
 OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {

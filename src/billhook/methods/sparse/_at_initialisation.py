@@ -17,7 +17,7 @@ from torch import Tensor
 from billhook.criteria import Calibration
 from billhook.errors import InputError
 from billhook.graph.alive import holding
-from billhook.graph.structure import Structure, impose_
+from billhook.graph.structure import Structure, impose_, sparsity_of
 from billhook.methods._base import calibration_of
 from billhook.methods.sparse._base import SparseOutcome, SparseProblem
 
@@ -117,7 +117,7 @@ def prune_in_rounds(
         masks = {name: s.mask for name, s in structures.items()}
         energies = energies_of(scores, None if returning or not masks else masks)
         structures = problem.by_energy(energies, progress_of(number, rounds, keep, schedule))
-        log.append({"round": float(number), "sparsity": _sparsity(structures)})
+        log.append({"round": float(number), "sparsity": sparsity_of(structures.values())})
     impose_(problem.weights(model), structures)
     return SparseOutcome(structures, model, log=tuple(log))
 
@@ -131,8 +131,3 @@ def calibration_for(problem: SparseProblem, number: int, name: str) -> Calibrati
     if problem.data is None:
         raise InputError(f"sparse method {name!r} learns from data; give data=[(inputs, targets), …]")
     return calibration_of(problem.data, problem.loss, problem.seed + number - 1)
-
-
-def _sparsity(structures: Mapping[str, Structure]) -> float:
-    sizes = sum(prod(s.shape) for s in structures.values())
-    return 1 - sum(s.nonzeros for s in structures.values()) / max(1, sizes)

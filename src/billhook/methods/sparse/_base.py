@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from billhook.criteria import Calibration
 from billhook.criteria._base import Loss, cross_entropy
 from billhook.graph import ExampleInputs, Graph, capture
 from billhook.graph.patterns import Pattern, wide
 from billhook.graph.structure import Structure, viewed
 from billhook.graph.weights import WeightLayer
-from billhook.methods._base import calibration_of
 from billhook.options import Configurable
 from billhook.sparse.allocation import allocate, reachable
 from billhook.train import EpochRecord, FitConfig
@@ -67,11 +65,6 @@ class SparseProblem:
         """The layers whose weights may leave, by the name of the weight."""
         return {layer.tensor: layer for layer in self.graph.weights if layer.tensor in self.patterns}
 
-    @property
-    def calibration(self) -> Calibration | None:
-        """Data and loss for scores that learn from data."""
-        return None if self.data is None else calibration_of(self.data, self.loss, self.seed)
-
     def on(self, model: nn.Module) -> SparseProblem:
         """Return the same problem for `model`, which is built like the present one."""
         return replace(self, model=model, captured=self.graph)
@@ -94,6 +87,14 @@ class SparseProblem:
         named = dict(model.named_parameters(remove_duplicate=False))
         return {name: named[name] for name in self.layers}
 
+    def energies(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the squares of the tensors in scope, [outputs, inputs, positions]."""
+        return {name: view.square() for name, view in self.views(tensors).items()}
+
+    def shares_of(self, tensors: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, float]:
+        """Return the fraction of zeros of every tensor, shared out by magnitude; see `share_out`."""
+        return self.share_out(self.energies(tensors), progress)
+
     def share_out(self, energies: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, float]:
         """Return the fraction of zeros of every tensor.
 
@@ -114,15 +115,11 @@ class SparseProblem:
         self, tensors: Mapping[str, Tensor], sparsities: Mapping[str, float] | None = None
     ) -> dict[str, Structure]:
         """Return the structures nearest to the tensors; `sparsities` as from `share_out`, or as it would."""
-        views = self.views(tensors)
-        energies = {name: view.square() for name, view in views.items()}
-        shares = sparsities or self.share_out(energies)
-        found = {}
-        for name, view in views.items():
-            pattern = self.patterns[name]
-            parts = pattern.choose(view, pattern.units_for(energies[name], shares[name]))
-            found[name] = self._structure(name, parts)
-        return found
+        shares = sparsities or self.shares_of(tensors)
+        return {
+            name: nearest(layer, self.patterns[name], tensors[name], shares[name])
+            for name, layer in self.layers.items()
+        }
 
     @torch.no_grad()
     def by_energy(self, energies: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Structure]:
@@ -132,12 +129,16 @@ class SparseProblem:
         found = {}
         for name, view in views.items():
             pattern = self.patterns[name]
-            found[name] = self._structure(name, pattern.select(view, pattern.units_for(view, shares[name])))
+            layer, parts = self.layers[name], pattern.select(view, pattern.units_for(view, shares[name]))
+            found[name] = Structure(pattern, layer.shape, parts, layer.transposed)
         return found
 
-    def _structure(self, name: str, parts: Any) -> Structure:
-        layer = self.layers[name]
-        return Structure(self.patterns[name], layer.shape, parts, layer.transposed)
+
+def nearest(layer: WeightLayer, pattern: Pattern, weight: Tensor, sparsity: float) -> Structure:
+    """Return the structure of a layer that is nearest to its weight, with this fraction of zeros."""
+    view = wide(viewed(weight.detach(), transposed=layer.transposed))
+    parts = pattern.choose(view, pattern.units_for(view.square(), sparsity))
+    return Structure(pattern, layer.shape, parts, layer.transposed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,9 @@ from torch import nn
 from billhook.errors import InputError, NameNotFoundError
 from billhook.graph import Scope
 from billhook.graph.patterns import Pattern, options_in, parse_pattern, wide
-from billhook.graph.structure import Structure, impose_, viewed
+from billhook.graph.structure import impose_, viewed
 from billhook.graph.weights import WeightLayer
+from billhook.methods.sparse._base import nearest
 from billhook.options import Above, Configurable, Number, OneOf, configure, option
 from billhook.sparse.mapping import (
     LatencyTable,
@@ -185,7 +186,7 @@ def mapped(text: str, subject: MappingSubject) -> SchemeMapping:
         found = map_by_rules(
             subject.layers,
             latency=settings.latency * dense,
-            energies={n: wide(v).square() for n, v in _views(subject).items()},
+            energies=_energies(subject),
             table=table,
             task=settings.task,
         )
@@ -226,10 +227,8 @@ def judge(subject: MappingSubject, recalibration: int) -> Callable[[SchemeMappin
         for layer in subject.layers:
             pattern = mapping.choices.get(layer.tensor)
             if pattern is not None:
-                view = viewed(weights[layer.tensor].detach(), transposed=layer.transposed)
-                zeros = pattern.unit_sparsity(mapping.sparsities[layer.tensor], layer.view)
-                parts = pattern.choose(view, zeros)
-                structures[layer.tensor] = Structure(pattern, layer.shape, parts, layer.transposed)
+                share = mapping.sparsities[layer.tensor]
+                structures[layer.tensor] = nearest(layer, pattern, weights[layer.tensor], share)
         impose_(weights, structures)
         if recalibration and subject.data is not None:
             recalibrate_batchnorm(model, subject.data, recalibration)
@@ -238,9 +237,12 @@ def judge(subject: MappingSubject, recalibration: int) -> Callable[[SchemeMappin
     return accuracy
 
 
-def _views(subject: MappingSubject) -> dict[str, torch.Tensor]:
+def _energies(subject: MappingSubject) -> dict[str, torch.Tensor]:
     weights = dict(subject.model.named_parameters(remove_duplicate=False))
-    return {la.tensor: viewed(weights[la.tensor].detach(), transposed=la.transposed) for la in subject.layers}
+    return {
+        la.tensor: wide(viewed(weights[la.tensor].detach(), transposed=la.transposed)).square()
+        for la in subject.layers
+    }
 
 
 def _needed(subject: MappingSubject, name: str) -> float:

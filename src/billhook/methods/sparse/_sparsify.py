@@ -15,6 +15,7 @@ from billhook.criteria._base import Loss, cross_entropy
 from billhook.errors import InputError, NameNotFoundError, VerifyError
 from billhook.graph import ExampleInputs, Plan, Scope, apply, capture, make_plan
 from billhook.graph.patterns import Pattern
+from billhook.graph.structure import sparsity_of
 from billhook.graph.weights import WeightLayer
 from billhook.methods.sparse import sparse_methods
 from billhook.methods.sparse._base import SparseMethod, SparseProblem
@@ -45,9 +46,7 @@ class Sparsified:
     @property
     def weight_sparsity(self) -> float:
         """Fraction of zeros in the weights that have a pattern."""
-        structures = self.plan.patterns.values()
-        weights = sum(s.mask.numel() for s in structures)
-        return 1 - sum(s.nonzeros for s in structures) / weights if weights else 0.0
+        return sparsity_of(self.plan.patterns.values())
 
 
 def sparsify(
@@ -165,7 +164,7 @@ def sparsifying_callback(
     if not isinstance(chosen, SparseTraining):
         raise InputError(
             f"sparse method {method!r} is no callback: it does not act within one training; use "
-            "billhook.sparsify before the loop, and billhook.sparse.holding in it"
+            "billhook.sparsify before the loop, and billhook.train.holding in it"
         )
     problem, _ = _problem(
         model,

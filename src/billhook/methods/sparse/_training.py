@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from billhook.criteria._base import cross_entropy
 from billhook.errors import InputError
 from billhook.graph import Plan, make_plan
 from billhook.graph.structure import Structure
-from billhook.methods._training import Deciding
+from billhook.methods._training import Deciding, name_of, require_data, train_for
 from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
 from billhook.options import Number, option
 from billhook.sparse.holding import Held
-from billhook.train import FitConfig, StepContext, fit
+from billhook.train import FitConfig, StepContext
 
 
 class SparseCallback(Deciding):
@@ -77,8 +76,7 @@ class SparseCallback(Deciding):
         if not self.memory["settled"]:
             self.push(context)
         if self._held is not None:
-            self._held.momentum_(context.optimizer)
-            self._held.weights_()
+            self._held.step_(context.optimizer)
 
     def plan(self, context: StepContext) -> Plan:
         """Return a plan that demands the structures; the network has them."""
@@ -91,8 +89,8 @@ class SparseCallback(Deciding):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything it remembers, the signs of equal weights too, and what the run is about."""
-        anchors = {} if self._held is None else {n: self._held.anchors[n] for n in self._held.signed}
-        return {**super().state_dict(), "anchors": anchors, "about": self._about}
+        signs = {} if self._held is None else self._held.signs
+        return {**super().state_dict(), "anchors": signs, "about": self._about}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken; raises `InputError` if it is of a run with other settings."""
@@ -147,22 +145,9 @@ class SparseTraining(SparseMethod):
             InputError: if there is no data.
             DivergedError: if the loss becomes NaN or infinite, or the method's penalty diverges.
         """
-        if problem.data is None:
-            raise InputError(
-                "this sparse method trains while it decides; give data=, a DataLoader or a list of (inputs, "
-                "targets), or take method='magnitude'"
-            )
+        require_data(problem, f"sparse method {name_of(self)!r} trains while it decides")
         model = copy.deepcopy(problem.model)
-        fitted = fit(
-            model,
-            problem.data,
-            config=replace(problem.training or self.training, seed=problem.seed),
-            loss=None if problem.loss is cross_entropy else problem.loss,
-            callbacks=[self.callback(problem.on(model))],
-            checkpoint_dir=problem.checkpoint_dir,
-            resume=problem.resume,
-            progress=problem.progress,
-        )
+        fitted = train_for(problem, model, self.callback(problem.on(model)), self.training)
         assert fitted.plan is not None
         log = tuple(fitted.plan.made_by["log"])
         return SparseOutcome(fitted.plan.patterns, model, fitted.history, log)

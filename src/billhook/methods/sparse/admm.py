@@ -61,7 +61,6 @@ class Admm(SparseTraining):
         each; ρ grows in small steps.
     """
 
-    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(12, Number(1, integer=True), "how often Z and U are renewed")
     rho_start: float = option(1e-2, Above(0), "strength of the pull at the beginning")
     rho_end: float = option(1.0, Above(0), "strength of the pull at the end")
@@ -84,7 +83,7 @@ class AdmmCallback(SparseCallback):
         """Share the zeros out; Z = Π(W), U = 0."""
         super().begin(context)
         weights = self._weights(context)
-        shares = self.problem.share_out(self.problem.views({n: w.square() for n, w in weights.items()}))
+        shares = self.problem.shares_of(weights)
         structures = self.problem.by_magnitude(weights, shares)
         self.memory |= {
             "patterns": {n: str(s.pattern.settled(s.parts)) for n, s in structures.items()},
@@ -116,12 +115,10 @@ class AdmmCallback(SparseCallback):
     @torch.no_grad()
     def pull(self, context: StepContext) -> None:
         """Add the gradient of the penalty."""
-        weights = self.problem.weights(context.model)
-        found = {n: w.grad for n, w in weights.items() if w.grad is not None}
-        gradients, names, rho = list(found.values()), list(found), self.memory["rho"]
-        torch._foreach_add_(gradients, [weights[n].detach() for n in names], alpha=rho)
-        torch._foreach_add_(gradients, [self.memory["Z"][n] for n in names], alpha=-rho)
-        torch._foreach_add_(gradients, [self.memory["U"][n] for n in names], alpha=rho)
+        z, u, rho = self.memory["Z"], self.memory["U"], self.memory["rho"]
+        for name, weight in self.problem.weights(context.model).items():
+            if weight.grad is not None:
+                weight.grad += penalty_gradient(weight.detach(), z[name], u[name], rho)
 
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
         """Return the structure of Π(W)."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from billhook.methods.sparse._at_initialisation import SCHEDULES, prune_in_rounds
-from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
-from billhook.methods.sparse._sensitivity import sensitivity
-from billhook.options import Number, OneOf, option
+from billhook.methods.sparse._sensitivity import Sensitive
 from billhook.registry import Info
 
 INFO = Info(
@@ -19,7 +17,7 @@ INFO = Info(
 
 
 @dataclass(frozen=True)
-class Force(SparseMethod):
+class Force(Sensitive):
     """Keeps the largest |θ · g(θ ⊙ m)|: dense weights, but the gradient of the network as pruned so far.
 
     References:
@@ -29,21 +27,7 @@ class Force(SparseMethod):
         Of a pattern's units, the sums count. Eval mode. At least one unit of every tensor stays.
     """
 
-    batches: int = option(1, Number(1, integer=True), "batches of a round, at most")
-    rounds: int = option(60, Number(1, integer=True), "how often weights are scored and leave")
-    schedule: str = option("exponential", OneOf(*SCHEDULES), "how many weights the rounds leave")
-
-    def run(self, problem: SparseProblem) -> SparseOutcome:
-        """Return the structures, and a copy of the network that has them."""
-        return prune_in_rounds(
-            problem,
-            lambda at, number: sensitivity(
-                at, number, batches=self.batches, name="force", dense=problem.model
-            ),
-            rounds=self.rounds,
-            schedule=self.schedule,
-            returning=True,
-        )
+    returning: ClassVar[bool] = True
 
 
 ENTRY = Force

@@ -32,7 +32,6 @@ class Gradual(SparseTraining):
         Any pattern, and zeros shared out between tensors anew in each round.
     """
 
-    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(20, Number(1, integer=True), "how often more weights leave")
     schedule: str = option("cubic", OneOf("linear", "cubic"), "how sparsity grows")
 
@@ -57,8 +56,7 @@ class GradualCallback(SparseCallback):
         problem = self.problem.partly(progress)
         if problem.patterns:
             weights = problem.weights(context.model)
-            energies = {n: view.square() for n, view in problem.views(weights).items()}
-            self.hold(context, problem.by_magnitude(weights, problem.share_out(energies, progress)))
+            self.hold(context, problem.by_magnitude(weights, problem.shares_of(weights, progress)))
 
     def settle(self, context: StepContext) -> Mapping[str, Structure]:
         """Return the structures nearest to the present weights, at the full sparsity."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billhook.methods.sparse._at_initialisation import SCHEDULES, prune_in_rounds
-from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
-from billhook.methods.sparse._sensitivity import sensitivity
-from billhook.options import Number, OneOf, option
+from billhook.methods.sparse._sensitivity import Sensitive
 from billhook.registry import Info
 
 INFO = Info(
@@ -19,7 +16,7 @@ INFO = Info(
 
 
 @dataclass(frozen=True)
-class IterSnip(SparseMethod):
+class IterSnip(Sensitive):
     """Keeps the largest |θ · ∂L/∂θ| of the weights that are left, in rounds.
 
     References:
@@ -28,19 +25,6 @@ class IterSnip(SparseMethod):
     Differs from the source:
         Of a pattern's units, the sums count. Eval mode. At least one unit of every tensor stays.
     """
-
-    batches: int = option(1, Number(1, integer=True), "batches of a round, at most")
-    rounds: int = option(60, Number(1, integer=True), "how often weights are scored and leave")
-    schedule: str = option("exponential", OneOf(*SCHEDULES), "how many weights the rounds leave")
-
-    def run(self, problem: SparseProblem) -> SparseOutcome:
-        """Return the structures, and a copy of the network that has them."""
-        return prune_in_rounds(
-            problem,
-            lambda at, number: sensitivity(at, number, batches=self.batches, name="iter_snip"),
-            rounds=self.rounds,
-            schedule=self.schedule,
-        )
 
 
 ENTRY = IterSnip

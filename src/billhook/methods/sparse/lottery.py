@@ -7,19 +7,18 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from billhook.criteria._base import cross_entropy
 from billhook.errors import InputError
-from billhook.graph.structure import Structure, impose_
+from billhook.graph.structure import Structure, impose_, sparsity_of
+from billhook.methods._training import require_data, train_for
 from billhook.methods.sparse._at_initialisation import keep_of, progress_of
 from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
 from billhook.options import Number, option
 from billhook.registry import Info
-from billhook.train import EpochRecord, FitConfig, FitResult, StepContext, fit
+from billhook.train import EpochRecord, FitConfig, StepContext
 from billhook.train.holding import HoldPatterns
 from billhook.train.weights import copy_of, write
 
@@ -63,11 +62,7 @@ class Lottery(SparseMethod):
             InputError: if there is no data, or a round to resume belongs to another run.
             DivergedError: if the loss becomes NaN or infinite.
         """
-        if problem.data is None:
-            raise InputError(
-                "sparse method 'lottery' trains; give data=, a DataLoader or a list of (inputs, targets), or "
-                "take method='magnitude'"
-            )
+        require_data(problem, "sparse method 'lottery' trains")
         problem = replace(problem, captured=problem.graph)
         model = copy.deepcopy(problem.model)
         keep = keep_of(problem)
@@ -77,38 +72,19 @@ class Lottery(SparseMethod):
         log: list[dict[str, float]] = []
         for number in range(1, self.rounds + 2):
             callback = RoundCallback({**problem.kept, **structures}, None if early else self.rewind)
-            fitted = self._train(problem, model, callback, number)
+            fitted = train_for(problem, model, callback, self.training, part=f"round_{number}")
             epochs = len(fitted.history)
             history += [replace(r, epoch=r.epoch + (number - 1) * epochs) for r in fitted.history]
-            zeros = sum(int((~s.mask).sum()) for s in structures.values())
-            weights = problem.weights(model)
-            sparsity = zeros / sum(w.numel() for w in weights.values())
+            sparsity = sparsity_of(structures.values())
             log.append({"round": float(number), "sparsity": sparsity, "loss": fitted.loss})
             if number <= self.rounds:
                 early = early or callback.early
-                views = problem.views({n: w.detach().square() for n, w in weights.items()})
-                shares = problem.share_out(views, progress_of(number, self.rounds, keep))
+                weights = problem.weights(model)
+                shares = problem.shares_of(weights, progress_of(number, self.rounds, keep))
                 structures = problem.by_magnitude(weights, shares)
                 write(model, early)
                 impose_(weights, structures)
         return SparseOutcome(structures, model, tuple(history), tuple(log))
-
-    def _train(
-        self, problem: SparseProblem, model: nn.Module, callback: RoundCallback, number: int
-    ) -> FitResult:
-        folder: Path | None = None
-        if problem.checkpoint_dir is not None:
-            folder = problem.checkpoint_dir / f"round_{number}"
-        return fit(
-            model,
-            problem.data,
-            config=replace(problem.training or self.training, seed=problem.seed),
-            loss=None if problem.loss is cross_entropy else problem.loss,
-            callbacks=[callback],
-            checkpoint_dir=folder,
-            resume=problem.resume,
-            progress=problem.progress,
-        )
 
 
 class RoundCallback(HoldPatterns):

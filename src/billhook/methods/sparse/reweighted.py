@@ -69,7 +69,6 @@ class Reweighted(SparseTraining):
         place of a threshold.
     """
 
-    until: float = option(0.4, Number(0.01, 1), "part of training after which the zeros are fixed")
     rounds: int = option(5, Number(1, integer=True), "how often P is renewed")
     strength: float | str = option("auto", OrAuto(0), "λ; 'auto' follows from the wanted sparsity")
     epsilon: float = option(1e-3, Above(0), "ε relative to the mean square of a tensor")
@@ -126,16 +125,16 @@ class ReweightedCallback(SparseCallback):
     @torch.no_grad()
     def _threshold(self, context: StepContext) -> float:
         """Return the relative mean square of the group that is just large enough to stay."""
-        views = self.problem.views(self.problem.weights(context.model))
-        shares = self.problem.share_out({n: view.square() for n, view in views.items()})
+        energies = self.problem.energies(self.problem.weights(context.model))
+        shares = self.problem.share_out(energies)
         total, found = 0, 0.0
-        for name, view in views.items():
-            pattern, energy = self.problem.patterns[name], view.square()
+        for name, energy in energies.items():
+            pattern = self.problem.patterns[name]
             units = pattern.units(energy)
             relative = units / units.mean().clamp_min(1e-30)
             leaving = min(1.0, pattern.units_for(energy, shares[name]))
-            found += view.numel() * float(torch.quantile(relative[:_MOST], leaving))
-            total += view.numel()
+            found += energy.numel() * float(torch.quantile(relative[:_MOST], leaving))
+            total += energy.numel()
         return found / total
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billhook.methods.sparse._at_initialisation import SCHEDULES, prune_in_rounds
-from billhook.methods.sparse._base import SparseMethod, SparseOutcome, SparseProblem
-from billhook.methods.sparse._sensitivity import sensitivity
-from billhook.options import Number, OneOf, option
+from billhook.methods.sparse._sensitivity import Sensitive
+from billhook.options import Number, option
 from billhook.registry import Info
 
 INFO = Info(
@@ -19,7 +17,7 @@ INFO = Info(
 
 
 @dataclass(frozen=True)
-class Snip(SparseMethod):
+class Snip(Sensitive):
     """Keeps the largest |θ · ∂L/∂θ|, all tensors by one threshold.
 
     θ · ∂L/∂θ is the derivative of the loss with respect to a factor m = 1 in front of θ.
@@ -32,18 +30,7 @@ class Snip(SparseMethod):
         scores a newly initialised copy. At least one unit of every tensor stays.
     """
 
-    batches: int = option(1, Number(1, integer=True), "use at most this many batches")
     rounds: int = option(1, Number(1, integer=True), "how often weights are scored and leave")
-    schedule: str = option("exponential", OneOf(*SCHEDULES), "how many weights the rounds leave")
-
-    def run(self, problem: SparseProblem) -> SparseOutcome:
-        """Return the structures, and a copy of the network that has them."""
-        return prune_in_rounds(
-            problem,
-            lambda at, number: sensitivity(at, number, batches=self.batches, name="snip"),
-            rounds=self.rounds,
-            schedule=self.schedule,
-        )
 
 
 ENTRY = Snip

@@ -38,9 +38,8 @@ def run(work: Work) -> dict[str, Any]:
     graph = work.subject.prunable_graph
     save_layers(work.directory.path, layer_changes(work.subject.prunable, graph, plan))
     weights = total(plan.patterns)
-    zeros = 1 - weights["kept"] / weights["weights"]
     accuracy = validate(work, network) if work.recipe.data is not None else None
-    words = [f"{zeros:.1%} of {format_count(weights['weights'])} weights are zero"]
+    words = [f"{made.weight_sparsity:.1%} of {format_count(weights['weights'])} weights are zero"]
     if accuracy is not None:
         words.append(f"{accuracy:.2%} on the validation split")
     return {

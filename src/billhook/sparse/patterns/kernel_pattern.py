@@ -51,7 +51,7 @@ class KernelPattern(Pattern):
 
     The `sparsity` of `select` and `choose` is the fraction of kernels that leave; `unit_sparsity` makes it of
     a fraction of zeros, which is at least 1 - entries/9. A library that has once been chosen is kept by
-    `with_library`.
+    `settled`.
 
     References:
         Niu et al., "PatDNN: Achieving Real-Time DNN Execution on Mobile Devices with Pattern-based Weight
@@ -73,14 +73,10 @@ class KernelPattern(Pattern):
                 f"{self.entries} positions"
             )
 
-    def with_library(self, parts: Parts) -> KernelPattern:
+    def settled(self, parts: Parts) -> KernelPattern:
         """Return the pattern with the library of a structure, for projecting again and again."""
         drawn = ("".join("o" if f else "-" for f in flags) for flags in parts["library"])
         return replace(self, fixed="/".join(dict.fromkeys(d for d in drawn if d.count("o") == self.entries)))
-
-    def settled(self, parts: Parts) -> Pattern:
-        """Return the pattern with this library."""
-        return self.with_library(parts)
 
     def refusal(self, shape: Shape, groups: int = 1) -> str | None:
         """Return why the pattern does not fit: kernels are not 3×3."""

@@ -10,7 +10,8 @@ from billhook.errors import InputError
 from billhook.methods.sparse._at_initialisation import energies_of, keep_at, progress_of
 from billhook.methods.sparse._sensitivity import sensitivity
 from billhook.methods.sparse.snip import Snip
-from billhook.sparse.holding import holding, holds
+from billhook.sparse.holding import holds
+from billhook.train import holding
 from tests.unit.methods.sparse.problems import data, largest, masks, mlp, problem, same
 
 

@@ -82,10 +82,10 @@ def test_a_library_can_be_kept() -> None:
     pattern = KernelPattern(library=2)
     first = pattern.choose(weight(4, 4, 9, seed=0), 0.3)
     other = weight(4, 4, 9, seed=5)
-    again = pattern.with_library(first).choose(other, 0.3)
+    again = pattern.settled(first).choose(other, 0.3)
     assert np.array_equal(again["library"], first["library"])
     assert not np.array_equal(pattern.choose(other, 0.3)["library"], first["library"])
-    fixed = pattern.with_library(first)
+    fixed = pattern.settled(first)
     assert parse_pattern(str(fixed)) == fixed
 
 
