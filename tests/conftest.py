@@ -1,8 +1,8 @@
 """Shared by all tests: one thread, no silent skips in CI, and what a test may need from outside.
 
 A test takes what it needs as a fixture: `torchvision`, `timm`, `transformers` (the modules), `chromium`
-(path of the program), `fashion_mnist` (folder). Where it is missing, the test is skipped with the way to get
-it, and fails in CI.
+(path of the program), `fashion_mnist` (folder), `engine` (built and loaded). Where it is missing, the test is
+skipped with the way to get it, and fails in CI.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import hypothesis
 import pytest
 import torch
 
+from billhook.compile.library import library
+from billhook.errors import EngineError
 from tests.torchvision_ops import declare
 
 # One thread: reproducible sums, and two workers do not fight for two cores.
@@ -68,6 +70,15 @@ def fashion_mnist() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the Debian package dataset-fashion-mnist is not installed; {INSTALL} as root")
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """billhook's own engine, built."""
+    try:
+        library()
+    except EngineError as error:
+        pytest.skip(f"{error}; or run scripts/engine")
 
 
 def _module(name: str) -> ModuleType:

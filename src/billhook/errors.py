@@ -16,7 +16,10 @@
     ├── DataError             a data set is missing or broken
     ├── StorageError          a saved network or run directory is broken
     ├── ExportError           a network cannot be exported or disagrees after export
+    │   └── CompileError          billhook's own engine cannot run it
+    │       └── UnsupportedError      it has operators that the engine lacks; lists them
     ├── MeasureError          a timing run failed
+    ├── EngineError           billhook's engine is not built, or has not enough memory
     └── MissingExtraError     an optional library is not installed; names the extra
 
 A message says what is wrong, where, and what to do next.
@@ -134,8 +137,24 @@ class ExportError(BillhookError):
     """A network that cannot be exported, or whose export disagrees with it."""
 
 
+class CompileError(ExportError):
+    """A network that cannot be compiled for billhook's engine, or that a pass of the compiler breaks."""
+
+
+class UnsupportedError(CompileError):
+    """Operators that billhook's engine lacks; `operators` has their names."""
+
+    def __init__(self, message: str, operators: Iterable[str]) -> None:
+        super().__init__(message)
+        self.operators = tuple(operators)
+
+
 class MeasureError(BillhookError):
     """A measurement that could not be taken."""
+
+
+class EngineError(BillhookError):
+    """billhook's own engine is not built, cannot be loaded, or gets too little memory."""
 
 
 class MissingExtraError(BillhookError):

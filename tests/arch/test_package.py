@@ -13,8 +13,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import billhook
 from tests.arch.source import PACKAGE, ROOT
 
+ENGINE = PACKAGE / "compile" / "engine"
+LIBRARY = "compile/engine/libbillhook.so"
 DATA = {".html", ".css", ".js", ".json", ".safetensors", ".toml"}
 
 
@@ -53,11 +56,19 @@ def test_the_extra_all_names_every_library_a_user_may_want() -> None:
     assert set(Requirement(extras["all"][0]).extras) == wanted
 
 
-def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", [True, False])
+def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(
+    compiler: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiler:
+        monkeypatch.setenv("CC", "/no/compiler")
+    elif not shutil.which("cc"):
+        pytest.skip("no C compiler; install gcc")
     # A copy of what the build reads: it must work without git, and must not write into the work tree.
     for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(PACKAGE, tmp_path / "src/billhook", ignore=shutil.ignore_patterns("__pycache__"))
+    built = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(PACKAGE, tmp_path / "src/billhook", ignore=built)
     program = [
         sys.executable,
         "-m",
@@ -72,7 +83,22 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(tmp_path: Pat
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    (wheel,) = (tmp_path / "dist").glob("billhook-*-py3-none-any.whl")
+    (wheel,) = (tmp_path / "dist").glob("billhook-*.whl")
+    assert ("-py3-none-any" in wheel.name) == (not compiler)
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = [p for p in PACKAGE.rglob("*") if p.suffix in {".py", *DATA} or p.name == "py.typed"]
-    assert packed == {f"billhook/{p.relative_to(PACKAGE).as_posix()}" for p in files}
+    files += [p for p in ENGINE.rglob("*") if p.suffix in {".c", ".h", ".txt"} and p.parent.name != "fuzz"]
+    expected = {f"billhook/{p.relative_to(PACKAGE).as_posix()}" for p in files}
+    assert packed == expected | ({f"billhook/{LIBRARY}"} if compiler else set())
+
+
+def test_the_engine_is_small() -> None:
+    library = PACKAGE / LIBRARY
+    if not library.is_file():
+        pytest.skip("the engine is not built; run scripts/engine")
+    assert library.stat().st_size <= 1_000_000
+
+
+def test_the_engine_has_the_version_of_the_package() -> None:
+    text = (ENGINE / "CMakeLists.txt").read_text()
+    assert f"VERSION {billhook.__version__} " in text

@@ -89,7 +89,8 @@ def export(
         parity = None
         if shipping:
             given = example_inputs if inputs_for_parity is None else _to_cpu(inputs_for_parity)
-            checked = check_parity(model, artifact, runtime.open(artifact), given, tolerance=TOLERANCE)
+            session = backends.get(artifact.manifest.backend).open(artifact)
+            checked = check_parity(model, artifact, session, given, tolerance=TOLERANCE)
             parity = {**checked.to_dict(), "inputs": "example" if inputs_for_parity is None else "given"}
         artifact = artifact.with_manifest(
             purpose=purpose,

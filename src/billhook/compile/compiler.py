@@ -1,0 +1,54 @@
+"""From a trained network to the file that the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from billhook.compile.ir import Network
+from billhook.compile.layout import lay_out
+from billhook.compile.lower import lower
+from billhook.compile.pack import pack
+from billhook.compile.passes import run_passes
+from billhook.compile.passes.absorb_flatten import absorb_flatten
+from billhook.compile.passes.as_products import as_products
+from billhook.compile.tiles import Tile
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network ready to run.
+
+    Attributes:
+        network: What it computes, in the engine's operators.
+        file: The model file.
+    """
+
+    network: Network
+    file: bytes
+
+
+def compile_model(
+    model: nn.Module, example_inputs: Any, *, tiles: Mapping[str, Tile] | None = None, check: bool = True
+) -> Compiled:
+    """Return the model file of a network, and what it computes.
+
+    Args:
+        model: Any network that can be captured; left as it is.
+        example_inputs: One batch, as in `billhook.capture`; the batch size stays open.
+        tiles: How convolutions are cut, by the name of what they make; usual ones if not given.
+        check: Compare the network before and after every pass.
+    Raises:
+        UnsupportedError: if the engine has no form for some of the operators; names all of them.
+        CompileError: if a pass breaks the network, or it is too large.
+    """
+    return assemble(run_passes(lower(model, example_inputs), check=check), tiles)
+
+
+def assemble(network: Network, tiles: Mapping[str, Tile] | None = None) -> Compiled:
+    """Return the model file of a network that has been through the passes, and its operators in that file."""
+    network = absorb_flatten(as_products(network))
+    return Compiled(network, pack(network, lay_out(network), tiles))

@@ -1,0 +1,205 @@
+/* What a model file looks like; billhook/compile/format.py writes it, and a test compares the two.
+ *
+ * Little-endian. A file is the header, the instructions, the ports and names, then blocks of data, each
+ * beginning at a multiple of 64 bytes. All addresses inside the arena are counted in floats from its first
+ * one and fit int32.
+ *
+ * A plane in the arena is `pitch` floats a row; its address is that of pixel (0, 0), a multiple of 16. Around
+ * its rows lie zeros: `before` floats ahead of pixel (0, 0), and behind the last row up to the end of the plane.
+ * The floats of a row behind its last pixel are zeros too, and are the left neighbours of the next row. Whoever
+ * writes a plane writes all of that: it clears the margins and stores whole vectors under a mask.
+ */
+#ifndef BH_FORMAT_H
+#define BH_FORMAT_H
+
+#include <stdint.h>
+
+#define BH_MAGIC "BILLHOOK"
+#define BH_FORMAT_VERSION 1
+#define BH_ALIGN 64       /* bytes */
+#define BH_VECTOR 16      /* floats: the unit in which pixels are counted and masked */
+#define BH_MAX_RANK 6
+#define BH_REFS 8
+#define BH_ARGS 20
+
+typedef struct { /* `count` elements, beginning at byte 64 · `at` of the file */
+    uint32_t at;
+    uint32_t count;
+} bh_ref;
+
+typedef struct {
+    char magic[8];
+    uint32_t version;
+    uint32_t checksum;     /* CRC-32 of everything behind this header */
+    uint64_t bytes;        /* of the file */
+    uint64_t arena;        /* floats; sessions add slack of their own at both ends */
+    uint32_t instructions; /* bh_instruction, right behind the header */
+    uint32_t inputs;       /* bh_port_record, behind the instructions */
+    uint32_t outputs;      /* bh_port_record, behind the inputs */
+    uint32_t reserved[5];
+} bh_header; /* 64 bytes */
+
+typedef struct {
+    bh_ref name;   /* bytes, the last one zero */
+    bh_ref planes; /* int32: address of each plane in the arena */
+    uint32_t rank;
+    uint32_t shape[BH_MAX_RANK]; /* its product is planes · height · width */
+    uint32_t height, width, pitch;
+    uint32_t before, size; /* inputs: zeros ahead of pixel (0, 0), and floats from there to the plane's end */
+} bh_port_record; /* 64 bytes */
+
+typedef enum { /* what is done to every number at the end */
+    BH_NONE = 0,
+    BH_CLIP = 1, /* min(max(x, low), high) */
+    BH_LEAKY = 2, /* x < 0 ? low · x : x */
+    BH_SIGMOID = 3,
+    BH_SILU = 4,
+    BH_HARDSIGMOID = 5,
+    BH_HARDSWISH = 6,
+    BH_TANH = 7,
+    BH_GELU = 8,
+    BH_GELU_TANH = 9
+} bh_activation;
+
+typedef enum {
+    BH_SPMM = 0,    /* sparse matrix × pixels: every kind of convolution */
+    BH_SPMV = 1,    /* sparse matrix × vector: linear layers */
+    BH_COPY = 2,    /* planes, strided: phases of strided windows, padding, cropping, flattening */
+    BH_POOL = 3,    /* largest or mean number of windows */
+    BH_MEAN = 4,    /* of each plane */
+    BH_AFFINE = 5,  /* scale · x + shift by channel; activation alone */
+    BH_BINARY = 6,  /* two values, or a value and one number per channel */
+    BH_RESIZE = 7,  /* nearest or bilinear */
+    BH_SOFTMAX = 8, /* over channels */
+    BH_KINDS = 9
+} bh_kind;
+
+typedef struct {
+    uint32_t kind;     /* bh_kind */
+    uint32_t function; /* bh_activation */
+    float low, high;   /* of the activation */
+    uint32_t arg[BH_ARGS];
+    bh_ref ref[BH_REFS];
+} bh_instruction; /* 160 bytes */
+
+/* Arguments and data of each kind. X_..._REF number `ref`, the others `arg`.
+ *
+ * Outputs of all kinds but SPMM and SPMV are planes `OUT_STRIDE` apart, the first one at OUT. */
+
+enum { /* BH_SPMM: out[r][p] = Σ_k weights[k][r] · arena[columns[k] + p] + bias[r] (+ arena[added[r] + p]) */
+    SPMM_ROWS,    /* in a block: 1, 4 or 8 */
+    SPMM_BLOCKS,  /* of rows; the last may have rows that are written nowhere */
+    SPMM_VECTORS, /* of 16 pixels, from pixel (0, 0) on */
+    SPMM_SHARED,  /* 1: all blocks have the same columns, which stand there once */
+    SPMM_PANEL,   /* vectors that all blocks run over before the next ones; tuned */
+    SPMM_BEFORE,  /* zeros ahead of pixel (0, 0) of a written plane */
+    SPMM_SIZE,    /* floats from pixel (0, 0) to the end of a written plane */
+};
+enum {
+    SPMM_COLUMNS_REF, /* int32: address of pixel (0, 0) of the plane, shifted */
+    SPMM_STARTS_REF,  /* uint32 [blocks + 1]: first column of each block; of the weights too if shared */
+    SPMM_WEIGHTS_REF, /* float [columns][rows], block after block */
+    SPMM_BIAS_REF,    /* float [blocks · rows] */
+    SPMM_OUT_REF,     /* int32 [blocks · rows]: planes; -1 for none */
+    SPMM_ADDED_REF,   /* int32 [blocks · rows]: planes; empty if nothing is added */
+    SPMM_MASK_REF,    /* uint16 [vectors]: bit i is set if lane i is a pixel */
+};
+
+enum { /* BH_SPMV: out[r] = Σ_k weights[k][r] · arena[columns[k]] + bias[r] */
+    SPMV_ROWS,   /* in a block: 16 */
+    SPMV_BLOCKS,
+    SPMV_SHARED, /* as above */
+};
+enum {
+    SPMV_COLUMNS_REF,
+    SPMV_STARTS_REF,
+    SPMV_WEIGHTS_REF,
+    SPMV_BIAS_REF,
+    SPMV_OUT_REF, /* int32 [blocks · rows]: addresses; -1 for none */
+};
+
+enum { /* BH_COPY: out(c, i, j) = in(c, i · STEP_Y + FROM_Y, j · STEP_X + FROM_X), 0 where that is no pixel */
+    COPY_OUT,
+    COPY_OUT_STRIDE,
+    COPY_OUT_HEIGHT,
+    COPY_OUT_WIDTH,
+    COPY_OUT_PITCH,
+    COPY_BEFORE,
+    COPY_SIZE, /* 0: no margins are written, and only pixels (flattened planes) */
+    COPY_HEIGHT,
+    COPY_WIDTH,
+    COPY_PITCH,
+    COPY_STEP_Y,
+    COPY_STEP_X,
+    COPY_FROM_Y, /* as int32 */
+    COPY_FROM_X,
+};
+enum { COPY_IN_REF /* int32 [channels]: planes */ };
+
+enum { /* BH_POOL: windows of in(c, i · STRIDE + k · DILATION - PADDING) */
+    POOL_OUT,
+    POOL_OUT_STRIDE,
+    POOL_OUT_HEIGHT,
+    POOL_OUT_WIDTH,
+    POOL_OUT_PITCH,
+    POOL_BEFORE,
+    POOL_SIZE,
+    POOL_HEIGHT,
+    POOL_WIDTH,
+    POOL_PITCH,
+    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels */
+    POOL_KERNEL_Y,
+    POOL_KERNEL_X,
+    POOL_STRIDE_Y,
+    POOL_STRIDE_X,
+    POOL_TOP,
+    POOL_LEFT,
+    POOL_DILATION_Y,
+    POOL_DILATION_X,
+    POOL_AREA, /* bottom << 16 | right: how far padding reaches that mode 1 counts */
+};
+enum { POOL_IN_REF };
+
+enum { /* BH_MEAN */
+    MEAN_OUT,
+    MEAN_OUT_STRIDE,
+    MEAN_HEIGHT,
+    MEAN_WIDTH,
+    MEAN_PITCH,
+};
+enum { MEAN_IN_REF };
+
+enum { /* BH_AFFINE, BH_BINARY, BH_SOFTMAX: in and out have the same pitch */
+    FLAT_OUT,
+    FLAT_OUT_STRIDE,
+    FLAT_VECTORS, /* 0: vectors, of which each channel is one float */
+    FLAT_BEFORE,
+    FLAT_SIZE,
+    FLAT_FUNCTION, /* BINARY: 0 add, 1 subtract, 2 multiply, 3 divide, 4 maximum, 5 minimum */
+    FLAT_BY_CHANNEL, /* BINARY: 1 if b is one number per channel */
+};
+enum {
+    FLAT_IN_REF,
+    FLAT_SCALE_REF, /* AFFINE: float [channels], or empty. BINARY: int32 [channels], b */
+    FLAT_SHIFT_REF, /* AFFINE: float [channels], or empty */
+    FLAT_MASK_REF,  /* uint16 [vectors] */
+};
+
+enum { /* BH_RESIZE: out(c, i, j) from in at (i · scale) or ((i + 0.5) · scale - 0.5), clamped */
+    RESIZE_OUT,
+    RESIZE_OUT_STRIDE,
+    RESIZE_OUT_HEIGHT,
+    RESIZE_OUT_WIDTH,
+    RESIZE_OUT_PITCH,
+    RESIZE_BEFORE,
+    RESIZE_SIZE,
+    RESIZE_HEIGHT,
+    RESIZE_WIDTH,
+    RESIZE_PITCH,
+    RESIZE_MODE,    /* 0 nearest, 1 bilinear with half pixels, 2 bilinear with aligned corners */
+    RESIZE_SCALE_Y, /* bits of a float */
+    RESIZE_SCALE_X,
+};
+enum { RESIZE_IN_REF };
+
+#endif

@@ -1,0 +1,38 @@
+/* Everything in a file is checked before it is used; what passes cannot make the engine leave file or arena. */
+#ifndef BH_VALIDATE_H
+#define BH_VALIDATE_H
+
+#include "engine.h"
+
+/* Whom a message is about; `part` is NULL for the file itself, `kind` for ports. */
+typedef struct {
+    const bh_model *model;
+    char *why; /* BH_MESSAGE bytes, or NULL */
+    const char *part;
+    uint32_t number;
+    const char *kind;
+} bh_check;
+
+/* The floats that a check is about, seen from an address: [ahead before it, behind from it on). */
+typedef struct {
+    uint64_t ahead, behind;
+} bh_extent;
+
+/* All return 1 if it is right, else 0 after writing the message. */
+int bh_refuse(const bh_check *check, const char *what); /* returns 0 */
+int bh_check_ref(const bh_check *check, bh_ref ref, size_t element);
+int bh_check_plane(const bh_check *check, uint32_t height, uint32_t width, uint32_t pitch);
+int bh_check_instruction(const bh_check *check, const bh_instruction *op);
+
+/* Floats from the first pixel of a checked plane to behind its last one. */
+static inline uint64_t bh_span(uint32_t height, uint32_t width, uint32_t pitch) {
+    return (uint64_t)(height - 1) * pitch + width;
+}
+
+/* Addresses that a table holds: `what` is refused if one of them does not fit. */
+int bh_check_pixels(const bh_check *check, bh_ref table, bh_extent extent, const char *what);
+
+/* Check the whole file and fill in the rest of `model`, whose bytes and size are known. */
+bh_status bh_validate(bh_model *model, char *why);
+
+#endif

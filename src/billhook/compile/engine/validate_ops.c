@@ -1,0 +1,226 @@
+/* What every kind of instruction must satisfy; format.h says what the arguments mean.
+ *
+ * What is read may begin or end in the slack around the arena, what is written may not. Operators read whole
+ * vectors, at most 64 floats more than the pixels that are checked here, which the slack takes.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "validate.h"
+
+#define LARGEST_WINDOW 65535u /* numbers that describe windows; their products fit 64 bits */
+
+static uint64_t arena_of(const bh_check *check) { return check->model->header->arena; }
+
+/* Whether `count` planes, `stride` floats apart from `first` on, can be written. */
+static int writes(const bh_check *check, uint32_t first, uint32_t stride, uint32_t count, bh_extent extent) {
+    uint64_t arena = arena_of(check);
+    int fits = first <= arena && stride <= arena && extent.behind <= arena && extent.ahead <= first &&
+               first + (uint64_t)(count - 1) * stride + extent.behind <= arena;
+    return fits ? 1 : bh_refuse(check, "writes outside the arena");
+}
+
+/* Whether `length` floats from any address of the table on can be read; shifted ones may lie in the slack. */
+static int reads_shifted(const bh_check *check, bh_ref table, uint64_t length) {
+    if (!bh_check_ref(check, table, sizeof(int32_t))) return 0;
+    const int32_t *at = bh_i32(check->model, table);
+    int64_t last = (int64_t)(arena_of(check) + BH_SLACK) - (int64_t)length;
+    for (uint32_t i = 0; i < table.count; i++)
+        if (at[i] < -BH_SLACK || at[i] > last) return bh_refuse(check, "reads outside the arena");
+    return 1;
+}
+
+/* Whether what stands in the table, but -1, can be written. */
+static int writes_listed(const bh_check *check, bh_ref table, bh_extent extent) {
+    if (!bh_check_ref(check, table, sizeof(int32_t))) return 0;
+    const int32_t *at = bh_i32(check->model, table);
+    uint64_t arena = arena_of(check);
+    if (extent.ahead > arena || extent.behind > arena) return bh_refuse(check, "writes outside the arena");
+    int64_t first = (int64_t)extent.ahead, last = (int64_t)(arena - extent.behind);
+    for (uint32_t i = 0; i < table.count; i++)
+        if (at[i] != -1 && (at[i] < first || at[i] > last))
+            return bh_refuse(check, "writes outside the arena");
+    return 1;
+}
+
+/* Blocks of rows, the part that SPMM and SPMV have in common. */
+typedef struct {
+    uint32_t rows, blocks, shared;
+    bh_ref columns, starts, weights, bias, out;
+} bh_matrix;
+
+static int check_matrix(const bh_check *check, const bh_matrix *m) {
+    uint64_t all = (uint64_t)m->blocks * m->rows;
+    if (!m->blocks) return bh_refuse(check, "no rows");
+    if (m->shared > 1) return bh_refuse(check, "unknown way to share columns");
+    if (m->starts.count != (uint64_t)m->blocks + 1 || m->bias.count != all || m->out.count != all)
+        return bh_refuse(check, "tables do not fit the number of rows");
+    if (!bh_check_ref(check, m->starts, 4) || !bh_check_ref(check, m->bias, 4) ||
+        !bh_check_ref(check, m->weights, 4))
+        return 0;
+    const uint32_t *starts = bh_u32(check->model, m->starts);
+    if (starts[0] != 0) return bh_refuse(check, "the first block does not begin at column 0");
+    for (uint32_t b = 0; b < m->blocks; b++) {
+        if (starts[b + 1] < starts[b]) return bh_refuse(check, "a block ends before it begins");
+        if (m->shared && starts[b + 1] - starts[b] != m->columns.count)
+            return bh_refuse(check, "blocks do not have the columns that they share");
+    }
+    if (!m->shared && starts[m->blocks] != m->columns.count)
+        return bh_refuse(check, "blocks have other columns than the table");
+    if ((uint64_t)starts[m->blocks] * m->rows != m->weights.count)
+        return bh_refuse(check, "not one weight for every row and column");
+    return 1;
+}
+
+static int check_spmm(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t rows = arg[SPMM_ROWS], vectors = arg[SPMM_VECTORS], panel = arg[SPMM_PANEL];
+    const bh_ref added = op->ref[SPMM_ADDED_REF];
+    const bh_matrix matrix = {
+        rows,
+        arg[SPMM_BLOCKS],
+        arg[SPMM_SHARED],
+        op->ref[SPMM_COLUMNS_REF],
+        op->ref[SPMM_STARTS_REF],
+        op->ref[SPMM_WEIGHTS_REF],
+        op->ref[SPMM_BIAS_REF],
+        op->ref[SPMM_OUT_REF],
+    };
+    if (rows != 1 && rows != 4 && rows != 8) return bh_refuse(check, "blocks must have 1, 4 or 8 rows");
+    if (!check_matrix(check, &matrix)) return 0;
+    uint64_t length = (uint64_t)vectors * BH_VECTOR;
+    if (!vectors || length > arena_of(check))
+        return bh_refuse(check, "planes are empty or larger than the arena");
+    if (!panel || panel > INT32_MAX ||
+        ((uint64_t)vectors + panel - 1) / panel * arg[SPMM_BLOCKS] > UINT32_MAX)
+        return bh_refuse(check, "panels have no sensible size");
+    if (arg[SPMM_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
+    if (op->ref[SPMM_MASK_REF].count != vectors) return bh_refuse(check, "not one mask for every vector");
+    if (added.count && added.count != op->ref[SPMM_OUT_REF].count)
+        return bh_refuse(check, "not one added plane for every row");
+    return bh_check_ref(check, op->ref[SPMM_MASK_REF], 2) && reads_shifted(check, matrix.columns, length) &&
+           reads_shifted(check, added, length) &&
+           writes_listed(check, matrix.out, (bh_extent){arg[SPMM_BEFORE], arg[SPMM_SIZE]});
+}
+
+static int check_spmv(const bh_check *check, const bh_instruction *op) {
+    const bh_matrix matrix = {
+        op->arg[SPMV_ROWS],        op->arg[SPMV_BLOCKS],     op->arg[SPMV_SHARED],
+        op->ref[SPMV_COLUMNS_REF], op->ref[SPMV_STARTS_REF], op->ref[SPMV_WEIGHTS_REF],
+        op->ref[SPMV_BIAS_REF],    op->ref[SPMV_OUT_REF],
+    };
+    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
+    return check_matrix(check, &matrix) && reads_shifted(check, matrix.columns, 1) &&
+           writes_listed(check, matrix.out, (bh_extent){0, 1});
+}
+
+_Static_assert(COPY_PITCH == 9 && POOL_PITCH == 9 && RESIZE_PITCH == 9,
+               "the first ten arguments are the same");
+
+/* The planes read and written of COPY, POOL and RESIZE. */
+static int check_planes(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t height = arg[COPY_OUT_HEIGHT], width = arg[COPY_OUT_WIDTH], pitch = arg[COPY_OUT_PITCH];
+    const bh_ref in = op->ref[COPY_IN_REF];
+    if (!bh_check_plane(check, height, width, pitch) ||
+        !bh_check_plane(check, arg[COPY_HEIGHT], arg[COPY_WIDTH], arg[COPY_PITCH]))
+        return 0;
+    uint64_t read = bh_span(arg[COPY_HEIGHT], arg[COPY_WIDTH], arg[COPY_PITCH]);
+    bh_extent written = {arg[COPY_BEFORE], bh_span(height, width, pitch)};
+    if (arg[COPY_SIZE] && arg[COPY_SIZE] < written.behind)
+        return bh_refuse(check, "planes are smaller than their pixels");
+    if (arg[COPY_SIZE]) written.behind = arg[COPY_SIZE];
+    return bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
+           writes(check, arg[COPY_OUT], arg[COPY_OUT_STRIDE], in.count, written);
+}
+
+static int check_copy(const bh_check *check, const bh_instruction *op) {
+    const uint32_t y = op->arg[COPY_STEP_Y], x = op->arg[COPY_STEP_X];
+    if (!y || !x || y > LARGEST_WINDOW || x > LARGEST_WINDOW)
+        return bh_refuse(check, "steps have no sensible size");
+    return check_planes(check, op);
+}
+
+static int check_pool(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t positive[] = {POOL_KERNEL_Y, POOL_KERNEL_X,   POOL_STRIDE_Y,
+                                 POOL_STRIDE_X, POOL_DILATION_Y, POOL_DILATION_X};
+    for (size_t i = 0; i < sizeof positive / sizeof *positive; i++)
+        if (!arg[positive[i]] || arg[positive[i]] > LARGEST_WINDOW)
+            return bh_refuse(check, "windows have no sensible size");
+    if (arg[POOL_TOP] > LARGEST_WINDOW || arg[POOL_LEFT] > LARGEST_WINDOW)
+        return bh_refuse(check, "windows have no sensible padding");
+    if (arg[POOL_MODE] > 2) return bh_refuse(check, "unknown mode");
+    return check_planes(check, op);
+}
+
+static int check_mean(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const bh_ref in = op->ref[MEAN_IN_REF];
+    if (!bh_check_plane(check, arg[MEAN_HEIGHT], arg[MEAN_WIDTH], arg[MEAN_PITCH])) return 0;
+    uint64_t read = bh_span(arg[MEAN_HEIGHT], arg[MEAN_WIDTH], arg[MEAN_PITCH]);
+    return bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
+           writes(check, arg[MEAN_OUT], arg[MEAN_OUT_STRIDE], in.count, (bh_extent){0, 1});
+}
+
+/* AFFINE, BINARY and SOFTMAX, but for their scales and shifts. */
+static int check_flat(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t vectors = arg[FLAT_VECTORS];
+    const bh_ref in = op->ref[FLAT_IN_REF], mask = op->ref[FLAT_MASK_REF];
+    bh_extent written = {0, 1};
+    uint64_t read = 1;
+    if (mask.count != vectors) return bh_refuse(check, "not one mask for every vector");
+    if (vectors) {
+        read = (uint64_t)vectors * BH_VECTOR;
+        if (arg[FLAT_SIZE] < read) return bh_refuse(check, "planes are smaller than their pixels");
+        written = (bh_extent){arg[FLAT_BEFORE], arg[FLAT_SIZE]};
+    }
+    return bh_check_ref(check, mask, 2) &&
+           bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
+           writes(check, arg[FLAT_OUT], arg[FLAT_OUT_STRIDE], in.count, written);
+}
+
+static int check_affine(const bh_check *check, const bh_instruction *op) {
+    const bh_ref in = op->ref[FLAT_IN_REF], scale = op->ref[FLAT_SCALE_REF], shift = op->ref[FLAT_SHIFT_REF];
+    if ((scale.count && scale.count != in.count) || (shift.count && shift.count != in.count))
+        return bh_refuse(check, "not one scale and shift for every channel");
+    return bh_check_ref(check, scale, 4) && bh_check_ref(check, shift, 4) && check_flat(check, op);
+}
+
+static int check_binary(const bh_check *check, const bh_instruction *op) {
+    const uint32_t vectors = op->arg[FLAT_VECTORS], by_channel = op->arg[FLAT_BY_CHANNEL];
+    if (op->arg[FLAT_FUNCTION] > 5 || by_channel > 1) return bh_refuse(check, "unknown function");
+    if (op->ref[FLAT_SCALE_REF].count != op->ref[FLAT_IN_REF].count)
+        return bh_refuse(check, "its two values have different numbers of channels");
+    uint64_t read = by_channel || !vectors ? 1 : (uint64_t)vectors * BH_VECTOR;
+    return check_flat(check, op) &&
+           bh_check_pixels(check, op->ref[FLAT_SCALE_REF], (bh_extent){0, read}, "reads outside the arena");
+}
+
+static int check_resize(const bh_check *check, const bh_instruction *op) {
+    float scale[2];
+    memcpy(scale, &op->arg[RESIZE_SCALE_Y], sizeof scale);
+    if (op->arg[RESIZE_MODE] > 2) return bh_refuse(check, "unknown mode");
+    for (int i = 0; i < 2; i++)
+        if (!isfinite(scale[i]) || scale[i] < 0) return bh_refuse(check, "scales must be positive");
+    return check_planes(check, op);
+}
+
+int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
+    static const struct {
+        const char *name;
+        int (*check)(const bh_check *, const bh_instruction *);
+    } kinds[BH_KINDS] = {
+        [BH_SPMM] = {"spmm", check_spmm},       [BH_SPMV] = {"spmv", check_spmv},
+        [BH_COPY] = {"copy", check_copy},       [BH_POOL] = {"pool", check_pool},
+        [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
+        [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
+        [BH_SOFTMAX] = {"softmax", check_flat},
+    };
+    if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
+    bh_check named = *check;
+    named.kind = kinds[op->kind].name;
+    if (op->function > BH_GELU_TANH) return bh_refuse(&named, "unknown activation");
+    return kinds[op->kind].check(&named, op);
+}

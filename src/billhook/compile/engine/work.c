@@ -1,0 +1,28 @@
+/* How much work an instruction is: rough, but enough to see which ones do not pay for a second thread. */
+#include "session.h"
+
+/* Of one thread of a laptop; only magnitudes matter. */
+#define MULTIPLY_ADDS 30 /* per nanosecond, weights in the cache */
+#define FLOATS 4         /* per nanosecond, from beyond the cache */
+
+uint64_t bh_work(const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint64_t channels = op->ref[0].count; /* in all kinds but SPMM and SPMV */
+    switch (op->kind) {
+    case BH_SPMM:
+        return (uint64_t)op->ref[SPMM_WEIGHTS_REF].count * arg[SPMM_VECTORS] * BH_VECTOR / MULTIPLY_ADDS +
+               (uint64_t)op->ref[SPMM_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
+    case BH_SPMV:
+        return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
+    case BH_POOL:
+        return channels * arg[POOL_OUT_HEIGHT] * arg[POOL_OUT_WIDTH] / FLOATS *
+               (arg[POOL_KERNEL_Y] + arg[POOL_KERNEL_X]);
+    case BH_COPY:
+    case BH_RESIZE:
+        return channels * arg[COPY_OUT_HEIGHT] * arg[COPY_OUT_WIDTH] * 2 / FLOATS;
+    case BH_MEAN:
+        return channels * arg[MEAN_HEIGHT] * arg[MEAN_WIDTH] / FLOATS;
+    default:
+        return channels * (arg[FLAT_VECTORS] ? arg[FLAT_VECTORS] : 1) * 2 * BH_VECTOR / FLOATS;
+    }
+}

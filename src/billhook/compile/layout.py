@@ -1,0 +1,232 @@
+"""Where every value lies: pitches, margins of zeros, and addresses in one arena.
+
+Values that are read at shifted pixels need zeros around their planes; values that one flat loop reads and
+writes need the same pitch. Buffers whose lifetimes do not meet share their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from billhook.compile.format import VECTOR
+from billhook.compile.ir import (
+    Activate,
+    Affine,
+    Binary,
+    Integers,
+    Network,
+    Product,
+    Select,
+    Softmax,
+    Value,
+)
+from billhook.errors import CompileError
+
+LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
+_FLAT = (Affine, Activate, Binary, Softmax, Product, Select)
+_ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Form of the planes of a value.
+
+    Attributes:
+        height, width: Pixels.
+        pitch: Floats from one row to the next.
+        before: Zeros ahead of pixel (0, 0); a multiple of 16.
+        size: Floats from there to the end; a multiple of 16.
+        stride: Floats from one plane to the next.
+    """
+
+    height: int
+    width: int
+    pitch: int
+    before: int
+    size: int
+    stride: int
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of 16 pixels; 0 for values of one pixel, whose planes are single floats."""
+        return 0 if self.stride == 1 else -(-((self.height - 1) * self.pitch + self.width) // VECTOR)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bits of the lanes that are pixels, [vectors]."""
+        flat = np.arange(self.vectors * VECTOR).reshape(-1, VECTOR)
+        inside = (flat % self.pitch < self.width) & (flat // self.pitch < self.height)
+        bits: np.ndarray = (inside << np.arange(VECTOR)).sum(axis=1).astype(np.uint16)
+        return bits
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where every value lies.
+
+    Attributes:
+        geometry: Of every value.
+        planes: Address of pixel (0, 0) of every plane of every value.
+        arena: Floats of all.
+    """
+
+    geometry: Mapping[Value, Geometry]
+    planes: Mapping[Value, Integers]
+    arena: int
+
+
+def lay_out(network: Network) -> Layout:
+    """Return the layout of a network in the engine's form (no `Convolution`).
+
+    Raises:
+        CompileError: if the values do not fit into 8 GB.
+    """
+    geometry = _geometries(network)
+    made = [p.value for p in network.inputs]
+    made += [op.output for op in network if not isinstance(op, Select)]
+    sources = _sources(network, {v: i for i, v in enumerate(made)})
+    sizes = [_floats(v, geometry[v]) for v in made]
+    starts, arena = _placed(sizes, _lifetimes(network, made, sources))
+    if arena > LIMIT:
+        raise CompileError(
+            f"the network computes {4 * arena / 1e9:.1f} GB of numbers, and the engine addresses 8 GB; "
+            "use smaller inputs"
+        )
+    planes = {}
+    for value, (buffers, numbers) in sources.items():
+        first = np.array([starts[b] + geometry[made[b]].before for b in buffers], np.int64)
+        strides = np.array([geometry[made[b]].stride for b in buffers], np.int64)
+        planes[value] = (first + strides * numbers).astype(np.int32)
+    return Layout(geometry, planes, arena)
+
+
+def _floats(value: Value, form: Geometry) -> int:
+    return -(-value.channels // VECTOR) * VECTOR if form.stride == 1 else value.channels * form.stride
+
+
+@dataclass
+class _Need:
+    """Zeros that readers of a value want around its planes, and floats in a row."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
+    pitch: int = 0
+    together: set[Value] = field(default_factory=set)  # values of the same pitch
+
+
+def _geometries(network: Network) -> dict[Value, Geometry]:
+    needs = {v: _Need(pitch=v.width, together={v}) for v in network.values}
+    for op in network:
+        if isinstance(op, _FLAT):
+            for value in op.inputs:
+                if not value.is_vector:
+                    _unite(needs, value, op.output)
+        if isinstance(op, Product):
+            _widen(needs, op)
+        if isinstance(op, Select):  # its planes are those of the inputs
+            for value in op.inputs:
+                if not value.is_vector:
+                    needs[op.output].together.add(value)
+    _share_margins(network, needs)
+    pitches = {}
+    for need in needs.values():
+        members = need.together
+        pitches[id(members)] = max(needs[m].pitch + max(needs[m].left, needs[m].right) for m in members)
+    return {v: _geometry(v, need, pitches[id(need.together)]) for v, need in needs.items()}
+
+
+def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
+    if needs[a].together is needs[b].together:
+        return
+    merged = needs[a].together
+    merged |= needs[b].together
+    for member in merged:
+        needs[member].together = merged
+
+
+def _widen(needs: dict[Value, _Need], op: Product) -> None:
+    x, out, need = op.inputs[0], op.output, needs[op.inputs[0]]
+    down, right = op.taps[..., 1], op.taps[..., 2]
+    need.top = max(need.top, -int(down.min()))
+    need.bottom = max(need.bottom, out.height + int(down.max()) - x.height)
+    need.left = max(need.left, -int(right.min()))
+    need.right = max(need.right, out.width + int(right.max()) - x.width)
+
+
+def _share_margins(network: Network, needs: dict[Value, _Need]) -> None:
+    """Pass what readers of selected planes need on to the values that own the planes."""
+    for op in reversed(network.ops):
+        if isinstance(op, Select):
+            for value in op.inputs:
+                for side in ("top", "bottom", "left", "right"):
+                    most = max(getattr(needs[value], side), getattr(needs[op.output], side))
+                    setattr(needs[value], side, most)
+
+
+def _geometry(value: Value, need: _Need, pitch: int) -> Geometry:
+    if value.is_vector:
+        return Geometry(1, 1, 1, 0, 1, 1)
+    before = _whole(need.top * pitch + need.left)
+    used = (value.height - 1) * pitch + value.width
+    size = _whole(max(used, used + need.bottom * pitch + need.right))
+    stride = before + size
+    if stride % _ALIASING == 0:
+        stride += VECTOR
+    return Geometry(value.height, value.width, pitch, before, size, stride)
+
+
+def _whole(floats: int) -> int:
+    return -(-max(floats, 0) // VECTOR) * VECTOR
+
+
+def _sources(network: Network, numbers: Mapping[Value, int]) -> dict[Value, tuple[Integers, Integers]]:
+    """Return, for every value, the buffer of each of its planes and the plane's number there."""
+    found: dict[Value, tuple[Integers, Integers]] = {}
+    for value, number in numbers.items():
+        count = np.arange(value.channels, dtype=np.int32)
+        found[value] = (np.full_like(count, number), count)
+    for op in network:
+        if isinstance(op, Select):
+            parts = [found[v] for v in op.inputs]
+            buffers, planes = (np.concatenate([p[i] for p in parts])[op.planes] for i in (0, 1))
+            found[op.output] = (buffers, planes)
+    return found
+
+
+def _lifetimes(
+    network: Network, made: list[Value], sources: Mapping[Value, tuple[Integers, Integers]]
+) -> list[tuple[int, int]]:
+    """Return the first and last operator for which each buffer must be there."""
+    born = {p.value: -1 for p in network.inputs} | {op.output: i for i, op in enumerate(network)}
+    ends = [born[v] for v in made]
+
+    def read(values: Iterable[Value], when: int) -> None:
+        for value in values:
+            for buffer in np.unique(sources[value][0]):
+                ends[buffer] = max(ends[buffer], when)
+
+    for i, op in enumerate(network):
+        read(op.inputs, i)
+    read((p.value for p in network.outputs), len(network.ops))
+    return [(born[v], end) for v, end in zip(made, ends, strict=True)]
+
+
+def _placed(sizes: list[int], lives: list[tuple[int, int]]) -> tuple[list[int], int]:
+    """Return an address for every buffer, large ones first, each at the lowest free place; and the end."""
+    starts = [0] * len(sizes)
+    placed: list[int] = []
+    for buffer in sorted(range(len(sizes)), key=lambda b: -sizes[b]):
+        meets = [p for p in placed if lives[p][0] <= lives[buffer][1] and lives[buffer][0] <= lives[p][1]]
+        at = 0
+        for other in sorted(meets, key=lambda p: starts[p]):
+            if at + sizes[buffer] <= starts[other]:
+                break
+            at = max(at, starts[other] + sizes[other])
+        starts[buffer] = at
+        placed.append(buffer)
+    return starts, max((s + n for s, n in zip(starts, sizes, strict=True)), default=0)

@@ -1,0 +1,96 @@
+"""Lowering of functions of single numbers, and of softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from billhook.compile.ir import RELU, Activation, Softmax
+from billhook.compile.lower.arithmetic import activate, affine, combine, per_plane
+from billhook.compile.lower.base import Builder, Numbers, Refusal, View, operator
+from billhook.graph.rules._base import Call
+
+_MOST_GROUPS = 64  # softmaxes side by side; more of them are attention over pixels
+_INFINITY = float("inf")
+
+_ACTIVATIONS: dict[str, Callable[[Call], Activation]] = {
+    "relu": lambda call: RELU,
+    "relu6": lambda call: Activation("clip", 0.0, 6.0),
+    "hardtanh": lambda call: Activation("clip", float(call["min_val"]), float(call["max_val"])),
+    "clamp": lambda call: _clip(call, "min", "max"),
+    "clip": lambda call: _clip(call, "min", "max"),
+    "clamp_min": lambda call: _clip(call, "min", None),
+    "clamp_max": lambda call: _clip(call, None, "max"),
+    "leaky_relu": lambda call: Activation("leaky", float(call["negative_slope"])),
+    "sigmoid": lambda call: Activation("sigmoid"),
+    "silu": lambda call: Activation("silu"),
+    "hardsigmoid": lambda call: Activation("hardsigmoid"),
+    "hardswish": lambda call: Activation("hardswish"),
+    "tanh": lambda call: Activation("tanh"),
+    "gelu": lambda call: Activation("gelu" if call["approximate"] == "none" else "gelu_tanh"),
+}
+
+
+def _clip(call: Call, low: str | None, high: str | None) -> Activation:
+    bounds = [call.get(name) if name else None for name in (low, high)]
+    if not all(b is None or isinstance(b, (int, float)) for b in bounds):
+        raise Refusal("has bounds that are tensors")
+    return Activation(
+        "clip",
+        -_INFINITY if bounds[0] is None else float(bounds[0]),
+        _INFINITY if bounds[1] is None else float(bounds[1]),
+    )
+
+
+@operator(*_ACTIVATIONS)
+def _activation(build: Builder, call: Call) -> View:
+    return activate(build, call, build.tensor(call), _ACTIVATIONS[call.name](call))
+
+
+@operator("prelu _prelu_kernel")
+def _prelu(build: Builder, call: Call) -> View:
+    x, weight = build.tensor(call, "self"), build.constant(call, "weight")
+    assert weight is not None
+    slopes = weight.detach().double().numpy().reshape(-1)
+    if slopes.size == 1:
+        return activate(build, call, x, Activation("leaky", float(slopes[0])))
+    slopes = per_plane(x, slopes.reshape(-1, *[1] * (len(x.shape) - 1))).reshape(
+        *x.planes.shape, *[1] * len(x.spatial)
+    )
+    below = activate(build, call, x, Activation("clip", -_INFINITY, 0.0))
+    below = affine(build, call, below, slopes, np.zeros(()))
+    return combine(build, call, "add", activate(build, call, x, RELU), below)
+
+
+@operator("softmax _softmax")
+def _softmax(build: Builder, call: Call) -> View:
+    x = build.tensor(call)
+    axis = build.axis(int(call["dim"]), x)
+    if axis >= x.planes.ndim:
+        raise Refusal("runs over pixels")
+    moved = np.moveaxis(x.planes, axis, -1)
+    groups = moved.reshape(-1, moved.shape[-1])
+    if len(groups) > 1 and groups.shape[1] == 2:
+        return x.of(np.moveaxis(_of_pairs(build, call, x, moved), -1, axis))
+    if len(groups) > _MOST_GROUPS:
+        raise Refusal(f"runs over {len(groups)} groups of planes")
+    made = []
+    for group in groups:
+        source = build.read(View(group, x.spatial), call.node.name)
+        value = build.run(Softmax, call, [source], (source.channels, source.height, source.width))
+        made.append(build.view(value, (group.size, *x.spatial)).planes.reshape(-1))
+    planes = np.stack(made).reshape(moved.shape)
+    assert planes.size == prod(x.planes.shape)
+    return x.of(np.moveaxis(planes, -1, axis))
+
+
+def _of_pairs(build: Builder, call: Call, x: View, pairs: Numbers) -> Numbers:
+    """Return planes of the softmax of two numbers each: the sigmoid of their difference."""
+    made = []
+    for one, other in ((0, 1), (1, 0)):
+        a, b = x.of(pairs[..., one]), x.of(pairs[..., other])
+        difference = combine(build, call, "subtract", a, b)
+        made.append(activate(build, call, difference, Activation("sigmoid")).planes)
+    return np.stack(made, -1)

@@ -1,0 +1,257 @@
+"""What the tables of operators are written with: views of planes, and the network that is being built.
+
+A tensor is a `View`: an array of plane numbers, shaped like its leading dimensions, and the sizes of the
+trailing ones, which lie inside a plane. Reshaping, transposing, slicing and joining tensors is then numpy's
+reshaping, transposing, slicing and joining of plane numbers; a `Select` is made when an operator reads them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx
+
+from billhook.compile.ir import Flatten, Op, Pair, Select, Value
+from billhook.graph.rules._base import Call
+
+Numbers = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+Lowering = Callable[["Builder", Call], Any]
+OPERATORS: dict[str, Lowering] = {}
+F = TypeVar("F", bound=Lowering)
+
+
+class Refusal(Exception):
+    """Why an operator cannot be lowered, in words that complete "operator: ..."; never leaves `lower`."""
+
+
+def operator(*names: str) -> Callable[[F], F]:
+    """Register a lowering for operators by base name; a string may hold several, separated by spaces."""
+
+    def register(function: F) -> F:
+        for name in " ".join(names).split():
+            assert name not in OPERATORS, name
+            OPERATORS[name] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One sample of a tensor as planes.
+
+    Attributes:
+        planes: Numbers of planes in the builder's count, shaped like the leading dimensions of a sample.
+        spatial: Sizes of the trailing dimensions, in all the pixels of a plane; () if that is one.
+    """
+
+    planes: Numbers
+    spatial: Shape
+
+    @property
+    def shape(self) -> Shape:
+        """Of one sample."""
+        return (*self.planes.shape, *self.spatial)
+
+    @property
+    def pixels(self) -> int:
+        """Of one plane."""
+        return prod(self.spatial)
+
+    def of(self, planes: Numbers) -> View:
+        """Return a view of other planes of the same size."""
+        return View(planes, self.spatial)
+
+
+def arranged(planes: Numbers, pixels: int, shape: Shape) -> View | None:
+    """Return planes as a tensor of `shape`; None if a dimension would hold a part of a plane's pixels."""
+    at = len(shape)
+    while at and prod(shape[at:]) < pixels:
+        at -= 1
+    if prod(shape[at:]) != pixels or prod(shape[:at]) != planes.size:
+        return None
+    return View(planes.reshape(shape[:at]), shape[at:])
+
+
+def fixed_shape(tensor: Tensor) -> Shape:
+    """Return the shape of a captured tensor."""
+    if not all(isinstance(size, int) for size in tensor.shape):
+        raise Refusal("has a shape that depends on numbers")
+    return tuple(tensor.shape)
+
+
+class Builder:
+    """The operators so far, and the planes that they make.
+
+    Attributes:
+        batch: First dimension of all tensors.
+        ops: Operators in order.
+        results: What each captured node makes: a view, a constant tensor, a list of them or a plain value.
+        spread: Planes that hold one number each → the vector of these numbers.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self.ops: list[Op] = []
+        self.results: dict[fx.Node, Any] = {}
+        self.spread: dict[Value, Value] = {}
+        self._values: list[Value] = []
+        self._first: list[int] = []  # number of the first plane of each of them
+        self._start: dict[Value, int] = {}  # the same by value
+        self._planes = 0
+        self._names: set[str] = set()
+        self._selected: dict[bytes, Value] = {}
+        self._flat: dict[Value, Value] = {}  # what a Flatten made → what it read
+
+    def value(self, name: str, channels: int, height: int = 1, width: int = 1) -> Value:
+        """Return a new value; its planes get numbers."""
+        unique, count = name, 0
+        while unique in self._names:
+            count += 1
+            unique = f"{name}_{count}"
+        self._names.add(unique)
+        value = Value(unique, channels, height, width)
+        self._values.append(value)
+        self._first.append(self._planes)
+        self._start[value] = self._planes
+        self._planes += channels
+        return value
+
+    def view(self, value: Value, shape: Shape | None = None) -> View:
+        """Return all planes of a value of this builder as a tensor, whose samples have `shape`."""
+        shape = (value.channels, value.height, value.width) if shape is None else shape
+        first = self._start[value]
+        found = arranged(np.arange(first, first + value.channels), value.pixels, shape)
+        assert found is not None, f"{value} as {shape}"
+        return found
+
+    def run(
+        self, kind: type[Op], call: Call, inputs: Sequence[Value], size: tuple[int, int, int], **fields: Any
+    ) -> Value:
+        """Append an operator that makes `size` = channels, height, width; return what it makes."""
+        made = self.value(call.node.name, *size)
+        self.ops.append(kind(tuple(inputs), made, **fields))
+        return made
+
+    def operand(self, call: Call, *names: str) -> Any:
+        """Return the first of the arguments that exists: a view, a constant tensor or a plain value."""
+        argument = call.get(*names)
+        return self.results[argument] if isinstance(argument, fx.Node) else argument
+
+    def tensor(self, call: Call, *names: str) -> View:
+        """Return an argument that must be no constant."""
+        found = self.operand(call, *(names or ("self", "input")))
+        if not isinstance(found, View):
+            raise Refusal(f"{(names or ('self',))[0]} is a constant")
+        return found
+
+    def constant(self, call: Call, *names: str) -> Tensor | None:
+        """Return an argument that must be a constant, None if it is not given."""
+        found = self.operand(call, *names)
+        if isinstance(found, View):
+            raise Refusal(f"{names[0]} is computed")
+        return None if found is None else torch.as_tensor(found)
+
+    def shape(self, call: Call, result: int | None = None) -> Shape:
+        """Return the shape of a sample of a result (the only one if no number is given)."""
+        made = call.node.meta["val"] if result is None else call.node.meta["val"][result]
+        shape = fixed_shape(made)
+        if not shape or shape[0] != self.batch:
+            raise Refusal("mixes samples")
+        return shape[1:]
+
+    def axis(self, dim: int, view: View) -> int:
+        """Return the number of a dimension of the tensor within a sample."""
+        rank = len(view.shape) + 1
+        if dim % rank == 0:
+            raise Refusal("works along the batch")
+        return dim % rank - 1
+
+    def size(self, view: View) -> Pair:
+        """Return height and width of the planes of a view."""
+        sizes = {(v.height, v.width) for v in (self._owner(int(p)) for p in np.unique(view.planes))}
+        if len(sizes) != 1:
+            raise Refusal("joins planes of different sizes")
+        return sizes.pop()
+
+    def read(self, view: View, name: str) -> Value:
+        """Return the planes of a view, in order, as one value; makes a `Select` where they are not."""
+        numbers = np.ascontiguousarray(view.planes.reshape(-1))
+        if not numbers.size:
+            raise Refusal("reads a tensor without elements")
+        owner = self._owner(int(numbers[0]))
+        if numbers.size == owner.channels and (numbers == self.view(owner).planes.reshape(-1)).all():
+            return owner
+        key = numbers.tobytes()
+        if key not in self._selected:
+            self._selected[key] = self._select(view, numbers, name)
+        return self._selected[key]
+
+    def image(self, view: View, name: str, dims: int = 2) -> Value:
+        """Return a tensor [channels, height, width] (or [channels, length] for one of `dims`) as a value."""
+        shape = view.shape
+        if len(shape) != dims + 1:
+            raise Refusal(f"reads a tensor of {len(shape) + 1} dimensions")
+        size = shape[1:] if dims == 2 else (1, shape[1])
+        if view.planes.size != shape[0] or self.size(view) != size:
+            raise Refusal("reads planes that were made by reshaping")
+        return self.read(view, name)
+
+    def vector(self, view: View, name: str) -> Value:
+        """Return a tensor [features] as a value; what was flattened comes as it was before."""
+        if len(view.shape) != 1 or view.spatial:
+            raise Refusal(f"works on the last dimension of a tensor of {len(view.shape) + 1} dimensions")
+        value = self.read(view, name)
+        return self._flat.get(value, value)
+
+    def reshape(self, view: View, shape: Shape, name: str) -> View:
+        """Return the numbers of a view in the same order as a tensor of another shape."""
+        if prod(shape) != prod(view.shape):
+            raise Refusal("mixes samples")
+        found = arranged(view.planes, view.pixels, shape)
+        if not view.spatial and (source := self._source_of_flat(view)) is not None:
+            # What was flattened and is an image again.
+            found = arranged(self.view(source).planes, source.pixels, shape) or found
+        if found is None:
+            value = self.read(view, name)
+            flat = next((f for f, source in self._flat.items() if source is value), None)
+            if flat is None:
+                flat = self.value(name, value.channels * value.pixels)
+                self.ops.append(Flatten((value,), flat))
+                self._flat[flat] = value
+            found = self.view(flat, shape)
+        return found
+
+    def _source_of_flat(self, view: View) -> Value | None:
+        owner = self._owner(int(view.planes.flat[0])) if view.planes.size else None
+        source = self._flat.get(owner) if owner is not None else None
+        if owner is None or source is None or view.planes.size != owner.channels:
+            return None
+        return source if (view.planes.reshape(-1) == self.view(owner).planes.reshape(-1)).all() else None
+
+    def _owner(self, plane: int) -> Value:
+        return self._values[bisect_right(self._first, plane) - 1]
+
+    def _select(self, view: View, numbers: Numbers, name: str) -> Value:
+        height, width = self.size(view)
+        places = np.searchsorted(self._first, numbers, side="right") - 1
+        # In the order in which they are first read, so that the operator shows the order of a concatenation.
+        used = list(dict.fromkeys(int(p) for p in places))
+        begins, total = {}, 0
+        for place in used:
+            begins[place] = total - self._first[place]
+            total += self._values[place].channels
+        shift = np.array([begins[int(p)] for p in places], dtype=np.int64)
+        made = self.value(f"{name}_planes", numbers.size, height, width)
+        inputs = tuple(self._values[p] for p in used)
+        self.ops.append(Select(inputs, made, (numbers + shift).astype(np.int32)))
+        return made

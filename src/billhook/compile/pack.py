@@ -1,0 +1,291 @@
+"""From operators and their layout to the instructions of a model file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from billhook.compile.blocks import Blocks, in_blocks
+from billhook.compile.format import Planes, Writer
+from billhook.compile.ir import (
+    Activate,
+    Affine,
+    Binary,
+    Flatten,
+    Integers,
+    Linear,
+    Mean,
+    Network,
+    Op,
+    Pad,
+    Phases,
+    Pool,
+    Port,
+    Product,
+    Resize,
+    Select,
+    Softmax,
+    Value,
+)
+from billhook.compile.layout import Geometry, Layout
+from billhook.compile.tiles import Tile, usual_tile
+from billhook.errors import CompileError
+
+LANES = 16  # rows of a block of a linear layer
+_FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+_POOLS = ("max", "average", "average_inside")
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Writes operators as instructions.
+
+    Attributes:
+        writer: Takes them.
+        layout: Where values lie.
+        tiles: How products are cut, by the name of what they make.
+    """
+
+    writer: Writer
+    layout: Layout
+    tiles: Mapping[str, Tile]
+
+    def network(self, network: Network) -> None:
+        """Write everything."""
+        self.writer.arena = self.layout.arena
+        for op in network:
+            if not isinstance(op, Select):
+                _WRITERS[type(op)](self, op)
+        for output, ports in enumerate((network.inputs, network.outputs)):
+            for port in ports:
+                self._port(port, bool(output))
+
+    def product(self, op: Product) -> None:
+        """Write a convolution."""
+        x, out = op.inputs[0], op.output
+        form = self.layout.geometry[out]
+        tile = self.tiles.get(out.name) or usual_tile(op)
+        blocks = in_blocks(op.weight, tile.rows)
+        plane, down, right = op.taps.reshape(-1, 3).T
+        pitch = self.layout.geometry[x].pitch
+        addresses = self.layout.planes[x][plane] + down * pitch + right
+        data = {
+            **_matrix(blocks, addresses, self.layout.planes[out], op.bias),
+            "mask": form.mask,
+        }
+        if len(op.inputs) > 1:
+            data["added"] = _in_order(blocks, self.layout.planes[op.inputs[1]], -1)
+            data["added"][blocks.order < 0] = 0
+        self.writer.instruction(
+            "spmm",
+            {
+                "rows": tile.rows,
+                "blocks": blocks.blocks,
+                "vectors": form.vectors,
+                "shared": blocks.shared,
+                "panel": min(tile.panel, form.vectors),
+                "before": form.before,
+                "size": form.size,
+            },
+            data,
+            op.activation,
+        )
+
+    def linear(self, op: Linear) -> None:
+        """Write a linear layer."""
+        x = op.inputs[0]
+        form = self.layout.geometry[x]
+        pixels = (np.arange(x.height)[:, None] * form.pitch + np.arange(x.width)).ravel()
+        addresses = (self.layout.planes[x][:, None] + pixels).ravel()
+        blocks = in_blocks([op.weight], LANES)
+        self.writer.instruction(
+            "spmv",
+            {"rows": LANES, "blocks": blocks.blocks, "shared": blocks.shared},
+            _matrix(blocks, addresses, self.layout.planes[op.output], op.bias),
+            op.activation,
+        )
+
+    def phases(self, op: Phases) -> None:
+        """Write one strided copy for each phase."""
+        x = op.inputs[0]
+        for i, (row, pixel) in enumerate(op.phases):
+            self._copy(x, op.output, op.step, (row, pixel), i * x.channels)
+
+    def pad(self, op: Pad) -> None:
+        """Write a shifted copy."""
+        top, _, left, _ = op.padding
+        self._copy(op.inputs[0], op.output, (1, 1), (-top, -left))
+
+    def flatten(self, op: Flatten) -> None:
+        """Write the pixels of all planes one after the other."""
+        x, out = op.inputs[0], self.layout.planes[op.output]
+        whole = Geometry(x.height, x.width, x.width, 0, 0, x.pixels)
+        self.writer.instruction(
+            "copy",
+            _target(whole, int(out[0])) | self._source(x) | {"step_y": 1, "step_x": 1, "size": 0},
+            {"in": self.layout.planes[x]},
+        )
+
+    def pool(self, op: Pool) -> None:
+        """Write pooling."""
+        top, bottom, left, right = op.padding
+        (kernel_y, kernel_x), (stride_y, stride_x) = op.kernel, op.stride
+        self.writer.instruction(
+            "pool",
+            self._target(op.output)
+            | self._source(op.inputs[0])
+            | {
+                "mode": _POOLS.index(op.mode),
+                "kernel_y": kernel_y,
+                "kernel_x": kernel_x,
+                "stride_y": stride_y,
+                "stride_x": stride_x,
+                "top": top,
+                "left": left,
+                "dilation_y": op.dilation[0],
+                "dilation_x": op.dilation[1],
+                "area": bottom << 16 | right,
+            },
+            {"in": self.layout.planes[op.inputs[0]]},
+            op.activation,
+        )
+
+    def mean(self, op: Mean) -> None:
+        """Write the mean of every plane."""
+        target = {"out": int(self.layout.planes[op.output][0]), "out_stride": 1}
+        planes = {"in": self.layout.planes[op.inputs[0]]}
+        self.writer.instruction("mean", target | self._source(op.inputs[0]), planes, op.activation)
+
+    def affine(self, op: Affine | Activate) -> None:
+        """Write scale, shift and activation."""
+        data: dict[str, Any] = {"in": self.layout.planes[op.inputs[0]]}
+        if isinstance(op, Affine):
+            data |= {"scale": op.scale, "shift": op.shift}
+        self._flat("affine", op, {}, data)
+
+    def binary(self, op: Binary) -> None:
+        """Write a function of two values."""
+        a, b = op.inputs
+        by_channel = b.is_vector and not a.is_vector
+        planes = self.layout.planes[b]
+        data = {
+            "in": self.layout.planes[a],
+            "scale": np.broadcast_to(planes, (a.channels,)) if len(planes) == 1 else planes,
+        }
+        args = {"function": _FUNCTIONS.index(op.function), "by_channel": int(by_channel)}
+        self._flat("binary", op, args, data)
+
+    def softmax(self, op: Softmax) -> None:
+        """Write softmax over channels."""
+        self._flat("softmax", op, {}, {"in": self.layout.planes[op.inputs[0]]})
+
+    def resize(self, op: Resize) -> None:
+        """Write resizing."""
+        mode = 0 if op.mode == "nearest" else 2 if op.align_corners else 1
+        vertical, horizontal = (struct.unpack("<I", struct.pack("<f", s))[0] for s in op.scale)
+        self.writer.instruction(
+            "resize",
+            self._target(op.output)
+            | self._source(op.inputs[0])
+            | {"mode": mode, "scale_y": vertical, "scale_x": horizontal},
+            {"in": self.layout.planes[op.inputs[0]]},
+            op.activation,
+        )
+
+    def _flat(self, kind: str, op: Op, args: dict[str, int], data: dict[str, Any]) -> None:
+        form = self.layout.geometry[op.output]
+        args |= {
+            "out": int(self.layout.planes[op.output][0]),
+            "out_stride": form.stride,
+            "vectors": form.vectors,
+            "before": form.before,
+            "size": form.size,
+        }
+        if not op.output.is_vector:
+            data["mask"] = form.mask
+        self.writer.instruction(kind, args, data, op.activation)
+
+    def _copy(
+        self, x: Value, out: Value, step: tuple[int, int], first: tuple[int, int], plane: int = 0
+    ) -> None:
+        args = _target(self.layout.geometry[out], int(self.layout.planes[out][plane])) | self._source(x)
+        args |= {"step_y": step[0], "step_x": step[1], "from_y": first[0], "from_x": first[1]}
+        self.writer.instruction("copy", args, {"in": self.layout.planes[x]})
+
+    def _target(self, value: Value) -> dict[str, int]:
+        return _target(self.layout.geometry[value], int(self.layout.planes[value][0]))
+
+    def _source(self, value: Value) -> dict[str, int]:
+        form = self.layout.geometry[value]
+        return {"height": form.height, "width": form.width, "pitch": form.pitch}
+
+    def _port(self, port: Port, output: bool) -> None:
+        form = self.layout.geometry[port.value]
+        size = 0 if port.value.is_vector else form.size
+        planes = Planes(
+            self.layout.planes[port.value], form.height, form.width, form.pitch, form.before, size
+        )
+        self.writer.port(port.name, port.shape, planes, output=output)
+
+
+def _matrix(blocks: Blocks, addresses: Integers, out: Integers, bias: np.ndarray) -> dict[str, np.ndarray]:
+    padded = np.append(bias.astype(np.float32), np.float32(0))  # order -1 takes the last
+    return {
+        "columns": addresses[blocks.columns].astype(np.int32),
+        "starts": blocks.starts,
+        "weights": blocks.weights,
+        "bias": padded[blocks.order],
+        "out": _in_order(blocks, out, -1),
+    }
+
+
+def _in_order(blocks: Blocks, planes: Integers, missing: int) -> Integers:
+    return np.where(blocks.order < 0, missing, planes[blocks.order]).astype(np.int32)
+
+
+def _target(form: Geometry, out: int) -> dict[str, int]:
+    return {
+        "out": out,
+        "out_stride": form.stride,
+        "out_height": form.height,
+        "out_width": form.width,
+        "out_pitch": form.pitch,
+        "before": form.before,
+        "size": 0 if form.stride == 1 else form.size,
+    }
+
+
+_WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
+    Product: Packer.product,
+    Linear: Packer.linear,
+    Phases: Packer.phases,
+    Pad: Packer.pad,
+    Flatten: Packer.flatten,
+    Pool: Packer.pool,
+    Mean: Packer.mean,
+    Affine: Packer.affine,
+    Activate: Packer.affine,
+    Binary: Packer.binary,
+    Softmax: Packer.softmax,
+    Resize: Packer.resize,
+}
+
+
+def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = None) -> bytes:
+    """Return the model file of a network in the engine's form.
+
+    Raises:
+        CompileError: if an operator has no instruction.
+    """
+    for op in network:
+        if type(op) not in (*_WRITERS, Select):
+            raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
+        if op.activation and isinstance(op, (Phases, Pad, Flatten)):
+            raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")
+    writer = Writer()
+    Packer(writer, layout, tiles or {}).network(network)
+    return writer.bytes()

@@ -1,0 +1,149 @@
+"""billhook's own engine, which turns zeros into time.
+
+It must load without torch, because the timing process does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from billhook import __version__
+from billhook.errors import InputError, StorageError
+from billhook.measure.artifact import Artifact
+from billhook.measure.backend import Array, Backend, Rounding, Session, backends
+from billhook.measure.manifest import Manifest, TensorSpec
+from billhook.registry import Info
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from billhook.compile.session import EngineSession
+
+INFO = Info(
+    title="billhook's own engine, CPU, float32",
+    source="design, section 7",
+    notes="fast with sparse weights; networks that it cannot express are left to ONNX Runtime, with a note",
+)
+
+FALLBACK = "onnxruntime"
+
+
+class BillhookSession:
+    """A loaded model file, fed as the manifest says."""
+
+    def __init__(self, engine: EngineSession, manifest: Manifest) -> None:
+        self._engine = engine
+        self._manifest = manifest
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Return the outputs for `inputs`.
+
+        Raises:
+            InputError: if number, shape or type of the inputs are not those of the manifest.
+        """
+        specs = self._manifest.inputs
+        if len(inputs) != len(specs):
+            raise InputError(f"{len(inputs)} inputs were given, the network takes {len(specs)}")
+        for spec, given in zip(specs, inputs, strict=True):
+            fits = len(given.shape) == len(spec.shape) and all(
+                wanted in (None, n) for wanted, n in zip(spec.shape, given.shape, strict=True)
+            )
+            if not fits or given.dtype != np.float32:
+                raise InputError(
+                    f"input {spec.name!r} has shape {list(given.shape)} and type {given.dtype}; "
+                    f"expected {[n or 'batch' for n in spec.shape]} and float32"
+                )
+        return self._engine.run(inputs)
+
+
+class BillhookEngine(Backend):
+    """Compiles for the engine of `billhook.compile`; what it has no form for is left to ONNX Runtime."""
+
+    name = "billhook"
+    title = INFO.title
+    library = "billhook"
+    extra = ""
+    precision = "float32"
+    rounding = Rounding(preferred=8, minimum=4)
+    copy_form = "gather"  # a look-up is an address to it
+
+    def export(
+        self, model: nn.Module, example_inputs: Any, directory: Path, *, dynamic_batch: bool = True
+    ) -> Artifact:
+        """Write model.bhk and the manifest; see `Backend.export`.
+
+        A network with operators that the engine cannot express becomes an artifact for ONNX Runtime, whose
+        notes name them.
+        """
+        from billhook.compile.compiler import compile_model
+        from billhook.deploy.example import Call, evaluating, named_outputs
+        from billhook.errors import UnsupportedError
+        from billhook.measure.environment import versions
+
+        call = Call.of(model, example_inputs)
+        with evaluating(model):
+            outputs = named_outputs(call.run(model))
+        try:
+            compiled = compile_model(model, call.kwargs or call.args)
+        except UnsupportedError as e:
+            return self._left(e, model, example_inputs, directory, dynamic_batch)
+        (directory / "model.bhk").write_bytes(compiled.file)
+        batch = None if dynamic_batch else call.batch
+
+        def specs(named: dict[str, Any]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(n, (batch, *t.shape[1:]), "float32") for n, t in named.items())
+
+        names = [port.name for port in compiled.network.inputs]
+        manifest = Manifest(
+            backend=self.name,
+            model="model.bhk",
+            files=(),
+            inputs=specs(dict(zip(names, call.tensors, strict=True))),
+            outputs=specs(outputs),
+            batch=call.batch,
+            dynamic_batch=dynamic_batch,
+            versions={"billhook": __version__, **versions(("torch",))},
+        )
+        return Artifact.create(directory, manifest)
+
+    def prepare(self) -> None:
+        """Load the library; see `Backend.prepare`.
+
+        Raises:
+            EngineError: if it has not been built.
+        """
+        from billhook.compile.library import library
+
+        library()
+
+    def open(self, artifact: Artifact, threads: int = 1) -> Session:
+        """Map the model file; see `Backend.open`. Other artifacts are opened by their own runtime."""
+        if artifact.manifest.backend != self.name:
+            return backends.get(artifact.manifest.backend).open(artifact, threads)
+        from billhook.compile.session import EngineSession
+
+        try:
+            engine = EngineSession(artifact.model_path, threads=threads)
+        except StorageError as e:
+            raise StorageError(
+                f"{artifact.model_path}: billhook {__version__} refuses it: {_reason(e)}"
+            ) from None
+        return BillhookSession(engine, artifact.manifest)
+
+    def _left(
+        self, error: Exception, model: nn.Module, example_inputs: Any, directory: Path, dynamic_batch: bool
+    ) -> Artifact:
+        made = backends.get(FALLBACK).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
+        note = f"left to ONNX Runtime, because the engine has no form for it: {error}"
+        return made.with_manifest(notes=(*made.manifest.notes, note))
+
+
+def _reason(error: StorageError) -> str:
+    return str(error).partition(": ")[2]
+
+
+ENTRY = BillhookEngine()

@@ -1,0 +1,127 @@
+"""AFFINE, BINARY and SOFTMAX against PyTorch, on every instruction set, with threads and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from billhook.compile.ir import NONE, RELU, Activation
+from tests.unit.compile.engine.builder import Floats, Model, Place, numbers
+
+SIZES = [(3, 1, 1), (5, 4, 3), (40, 43, 37)]
+FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "add": torch.add,
+    "subtract": torch.sub,
+    "multiply": torch.mul,
+    "divide": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+}
+ACTIVATIONS: dict[str, tuple[Activation, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "relu": (RELU, functional.relu),
+    "relu6": (Activation("clip", 0, 6), functional.relu6),
+    "leaky": (Activation("leaky", 0.1), lambda x: functional.leaky_relu(x, 0.1)),
+    "sigmoid": (Activation("sigmoid"), torch.sigmoid),
+    "silu": (Activation("silu"), functional.silu),
+    "hardsigmoid": (Activation("hardsigmoid"), functional.hardsigmoid),
+    "hardswish": (Activation("hardswish"), functional.hardswish),
+    "tanh": (Activation("tanh"), torch.tanh),
+    "gelu": (Activation("gelu"), functional.gelu),
+    "gelu_tanh": (Activation("gelu_tanh"), lambda x: functional.gelu(x, approximate="tanh")),
+}
+
+
+def _flat(place: Place, *, vector: bool = False) -> dict[str, int]:
+    return {**place.args(), "vectors": 0 if vector else place.vectors}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("scaled", "shifted"), [(True, True), (True, False), (False, True), (False, False)])
+def test_affine(size: tuple[int, int, int], scaled: bool, shifted: bool) -> None:
+    model = Model()
+    x, y = model.reads(model.place(*size)), model.writes(model.place(*size))
+    scale, shift = numbers(size[0], 1, 1, seed=1)[0], numbers(size[0], 1, 1, seed=2)[0]
+    data = {"in": x.addresses, "mask": y.mask}
+    data |= {"scale": scale} if scaled else {}
+    data |= {"shift": shift} if shifted else {}
+    model.instruction("affine", _flat(y), data, RELU)
+    given = numbers(*size)
+    expected = given * (scale if scaled else np.float32(1)) + (shift if shifted else np.float32(0))
+    model.check([given], np.maximum(expected, 0))
+
+
+@pytest.mark.parametrize("channels", [1, 13, 3001])
+def test_affine_of_vectors(channels: int) -> None:
+    model = Model()
+    x, y = model.reads(model.vector(channels)), model.writes(model.vector(channels))
+    scale, shift = numbers(channels, 1, 1, seed=1)[0], numbers(channels, 1, 1, seed=2)[0]
+    model.instruction(
+        "affine", _flat(y, vector=True), {"in": x.addresses[::-1], "scale": scale, "shift": shift}
+    )
+    given = numbers(channels, 1, 1)
+    model.check([given], given[:, ::-1] * scale + shift)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str) -> None:
+    activation, function = ACTIVATIONS[name]
+    model = Model()
+    x, y = model.reads(model.place(2, 9, 11)), model.writes(model.place(2, 9, 11))
+    model.instruction("affine", _flat(y), {"in": x.addresses, "mask": y.mask}, activation)
+    given = numbers(2, 9, 11) * 4
+    given[0, 0, 0, :5] = 0, 100, -100, 1e-5, -1e-5
+    model.check([given], function(torch.from_numpy(given)).numpy(), 3e-6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_binary(name: str, size: tuple[int, int, int], by_channel: bool) -> None:
+    model = Model()
+    a = model.reads(model.place(*size))
+    b = model.reads(model.vector(size[0]) if by_channel else model.place(*size))
+    y = model.writes(model.place(*size))
+    args = {**_flat(y), "function": list(FUNCTIONS).index(name), "by_channel": int(by_channel)}
+    model.instruction("binary", args, {"in": a.addresses[::-1], "scale": b.addresses, "mask": y.mask})
+    left, right = numbers(*size), numbers(b.channels, b.height, b.width, seed=1)
+    expected = FUNCTIONS[name](torch.from_numpy(left[:, ::-1].copy()), torch.from_numpy(right))
+    model.check([left, right], expected.numpy())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("channels", [1, 21, 3001])
+def test_binary_of_vectors(name: str, channels: int) -> None:
+    model = Model()
+    a, b = model.reads(model.vector(channels)), model.reads(model.vector(channels))
+    y = model.writes(model.vector(channels))
+    args = {**_flat(y, vector=True), "function": list(FUNCTIONS).index(name)}
+    model.instruction("binary", args, {"in": a.addresses, "scale": b.addresses}, Activation("clip", -1, 1))
+    left, right = numbers(channels, 1, 1), numbers(channels, 1, 1, seed=1)
+    expected = FUNCTIONS[name](torch.from_numpy(left), torch.from_numpy(right)).clamp(-1, 1)
+    model.check([left, right], expected.numpy())
+
+
+def _softmax(given: Floats) -> Floats:
+    return np.asarray(torch.softmax(torch.from_numpy(given), 1).numpy())
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 5, 5)])
+def test_softmax(size: tuple[int, int, int]) -> None:
+    model = Model()
+    x, y = model.reads(model.place(*size)), model.writes(model.place(*size))
+    model.instruction("softmax", _flat(y), {"in": x.addresses, "mask": y.mask})
+    given = numbers(*size) * 20
+    model.check([given], _softmax(given))
+
+
+@pytest.mark.parametrize("channels", [1, 10, 1000, 3001])
+def test_softmax_of_vectors(channels: int) -> None:
+    model = Model()
+    x, y = model.reads(model.vector(channels)), model.writes(model.vector(channels))
+    model.instruction("softmax", _flat(y, vector=True), {"in": x.addresses}, NONE)
+    given = numbers(channels, 1, 1) * 20
+    model.check([given], _softmax(given))
