@@ -5,6 +5,7 @@ It must load without torch, because the timing process does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from torch import nn
 
     from billhook.compile.session import EngineSession
+    from billhook.errors import UnsupportedError
 
 INFO = Info(
     title="billhook's own engine, CPU, float32",
     source="design, section 7",
     notes="fast with sparse weights; networks that it cannot express are left to ONNX Runtime, with a note",
 )
+
+log = logging.getLogger("billhook")
 
 FALLBACK = "onnxruntime"
 
@@ -135,10 +139,17 @@ class BillhookEngine(Backend):
         return BillhookSession(engine, artifact.manifest)
 
     def _left(
-        self, error: Exception, model: nn.Module, example_inputs: Any, directory: Path, dynamic_batch: bool
+        self,
+        error: UnsupportedError,
+        model: nn.Module,
+        example_inputs: Any,
+        directory: Path,
+        dynamic_batch: bool,
     ) -> Artifact:
+        """Export for ONNX Runtime, and say why; lines of the user's code go to the log, not into the file."""
+        log.warning("%s\nONNX Runtime runs it in its place", error)
         made = backends.get(FALLBACK).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
-        note = f"left to ONNX Runtime, because the engine has no form for it: {error}"
+        note = f"left to ONNX Runtime, because the engine has no form for {', '.join(error.operators)}"
         return made.with_manifest(notes=(*made.manifest.notes, note))
 
 
