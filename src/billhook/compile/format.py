@@ -64,6 +64,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "binary": (_FLAT, _FLAT_REFS),
     "resize": ((*_TARGET, *_SOURCE, "mode", "scale_y", "scale_x"), ("in",)),
     "softmax": (_FLAT, _FLAT_REFS),
+    "depthwise": ((*_TARGET, *_SOURCE, "kernel", "stride", "top", "left"), ("in", "weights", "bias")),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

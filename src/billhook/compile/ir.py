@@ -220,36 +220,6 @@ class Flatten(Op):
     """All numbers of x as a vector, in the order channels, rows, pixels."""
 
 
-@dataclass(frozen=True, eq=False)
-class Phases(Op):
-    """Every `step`-th row and pixel of x, once for each phase, planes of one phase after those of another.
-
-    Attributes:
-        step: Vertical, horizontal.
-        phases: First row and pixel of each; a pixel that x does not have is zero.
-    """
-
-    step: Pair
-    phases: tuple[Pair, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Product(Op):
-    """Σ_k weight[k] · x(plane_k, row + down_k, pixel + right_k) + bias: any convolution of stride 1.
-
-    Inputs are (x,) or (x, what is added before the activation).
-
-    Attributes:
-        weight: [groups, outputs per group, k].
-        taps: [groups, k, 3]: plane, down, right.
-        bias: [outputs].
-    """
-
-    weight: Floats
-    taps: Integers
-    bias: Floats
-
-
 @dataclass(frozen=True)
 class Port:
     """An input or output of the network as the user sees it.

@@ -12,17 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from billhook.compile.format import VECTOR
-from billhook.compile.ir import (
-    Activate,
-    Affine,
-    Binary,
-    Integers,
-    Network,
-    Product,
-    Select,
-    Softmax,
-    Value,
-)
+from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
+from billhook.compile.products import Depthwise, Product
 from billhook.errors import CompileError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
@@ -128,6 +119,8 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
                     _unite(needs, value, op.output)
         if isinstance(op, Product):
             _widen(needs, op)
+        if isinstance(op, Depthwise):
+            _surround(needs[op.inputs[0]], op)
         if isinstance(op, Select):  # its planes are those of the inputs
             for value in op.inputs:
                 if not value.is_vector:
@@ -156,6 +149,13 @@ def _widen(needs: dict[Value, _Need], op: Product) -> None:
     need.bottom = max(need.bottom, out.height + int(down.max()) - x.height)
     need.left = max(need.left, -int(right.min()))
     need.right = max(need.right, out.width + int(right.max()) - x.width)
+
+
+def _surround(need: _Need, op: Depthwise) -> None:
+    x, out, size = op.inputs[0], op.output, op.weight.shape[-1]
+    need.top, need.left = max(need.top, op.top), max(need.left, op.left)
+    need.bottom = max(need.bottom, (out.height - 1) * op.stride + size - op.top - x.height)
+    need.right = max(need.right, (out.width - 1) * op.stride + size - op.left - x.width)
 
 
 def _share_margins(network: Network, needs: dict[Value, _Need]) -> None:

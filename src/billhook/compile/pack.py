@@ -22,16 +22,15 @@ from billhook.compile.ir import (
     Network,
     Op,
     Pad,
-    Phases,
     Pool,
     Port,
-    Product,
     Resize,
     Select,
     Softmax,
     Value,
 )
 from billhook.compile.layout import Geometry, Layout
+from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
 
@@ -130,6 +129,16 @@ class Packer:
             {"in": self.layout.planes[x]},
         )
 
+    def depthwise(self, op: Depthwise) -> None:
+        """Write a depthwise convolution."""
+        args = {"kernel": op.weight.shape[-1], "stride": op.stride, "top": op.top, "left": op.left}
+        self.writer.instruction(
+            "depthwise",
+            self._target(op.output) | self._source(op.inputs[0]) | args,
+            {"in": self.layout.planes[op.inputs[0]], "weights": op.weight, "bias": op.bias},
+            op.activation,
+        )
+
     def pool(self, op: Pool) -> None:
         """Write pooling."""
         top, bottom, left, right = op.padding
@@ -176,8 +185,7 @@ class Packer:
             "in": self.layout.planes[a],
             "scale": np.broadcast_to(planes, (a.channels,)) if len(planes) == 1 else planes,
         }
-        args = {"function": _FUNCTIONS.index(op.function), "by_channel": int(by_channel)}
-        self._flat("binary", op, args, data)
+        self._flat("binary", op, {"function": _FUNCTIONS.index(op.function), "by_channel": by_channel}, data)
 
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
@@ -262,6 +270,7 @@ def _target(form: Geometry, out: int) -> dict[str, int]:
 _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Product: Packer.product,
     Linear: Packer.linear,
+    Depthwise: Packer.depthwise,
     Phases: Packer.phases,
     Pad: Packer.pad,
     Flatten: Packer.flatten,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from billhook.compile import ir
+from billhook.compile import ir, products
 from billhook.errors import CompileError, InputError
 
 Array = npt.NDArray[Any]
@@ -90,13 +90,13 @@ def _linear(op: ir.Linear, x: Tensor) -> Tensor:
     return made[:, :, None, None]
 
 
-def _phases(op: ir.Phases, x: Tensor) -> Tensor:
+def _phases(op: products.Phases, x: Tensor) -> Tensor:
     height, width = op.output.height * op.step[0], op.output.width * op.step[1]
     whole = _padded(x, (0, height - x.shape[2], 0, width - x.shape[3]))
     return torch.cat([whole[:, :, row :: op.step[0], column :: op.step[1]] for row, column in op.phases], 1)
 
 
-def _product(op: ir.Product, x: Tensor, added: Tensor | None = None) -> Tensor:
+def _product(op: products.Product, x: Tensor, added: Tensor | None = None) -> Tensor:
     weight, taps = _tensor(op.weight, x), torch.from_numpy(op.taps).long()
     margin = int(taps[..., 1:].abs().max()) if taps.numel() else 0
     height, width = op.output.height, op.output.width
@@ -110,6 +110,21 @@ def _product(op: ir.Product, x: Tensor, added: Tensor | None = None) -> Tensor:
         made.append(torch.einsum("ok,nkhw->nohw", matrix, x[:, plane, rows + down, columns + right]))
     total = torch.cat(made, 1) + _tensor(op.bias, x)[:, None, None]
     return total if added is None else total + added
+
+
+def _depthwise(op: products.Depthwise, x: Tensor) -> Tensor:
+    weight = _tensor(op.weight, x)[:, None]
+    size = weight.shape[-1]
+    bottom, right = (
+        max(0, (made - 1) * op.stride + size - before - given)
+        for made, before, given in (
+            (op.output.height, op.top, x.shape[2]),
+            (op.output.width, op.left, x.shape[3]),
+        )
+    )
+    wide = _padded(x, (op.top, bottom, op.left, right))
+    made = functional.conv2d(wide, weight, _tensor(op.bias, x), op.stride, groups=len(weight))
+    return made[:, :, : op.output.height, : op.output.width]
 
 
 def _pool(op: ir.Pool, x: Tensor) -> Tensor:
@@ -158,8 +173,9 @@ def _resized(x: Tensor, dim: int, made: int, scale: float, op: ir.Resize) -> Ten
 _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Convolution: _convolution,
     ir.Linear: _linear,
-    ir.Phases: _phases,
-    ir.Product: _product,
+    products.Phases: _phases,
+    products.Product: _product,
+    products.Depthwise: _depthwise,
     ir.Pool: _pool,
     ir.Mean: lambda op, x: x.mean((2, 3), keepdim=True),
     ir.Affine: _affine,

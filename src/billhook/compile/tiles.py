@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billhook.compile.blocks import multiplications
-from billhook.compile.ir import Product
+from billhook.compile.products import Product
 
 PANEL = 6  # vectors
 

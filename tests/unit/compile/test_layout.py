@@ -8,21 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billhook.compile import layout as layouts
-from billhook.compile.ir import (
-    RELU,
-    Activate,
-    Binary,
-    Convolution,
-    Mean,
-    Network,
-    Op,
-    Port,
-    Product,
-    Select,
-    Value,
-)
+from billhook.compile.ir import RELU, Activate, Binary, Convolution, Mean, Network, Op, Port, Select, Value
 from billhook.compile.layout import Layout, lay_out
 from billhook.compile.passes.as_products import as_products
+from billhook.compile.products import Product
 from billhook.errors import CompileError
 
 

@@ -71,7 +71,8 @@ typedef enum {
     BH_BINARY = 6,  /* two values, or a value and one number per channel */
     BH_RESIZE = 7,  /* nearest or bilinear */
     BH_SOFTMAX = 8, /* over channels */
-    BH_KINDS = 9
+    BH_DEPTHWISE = 9, /* one small window for each plane */
+    BH_KINDS = 10
 } bh_kind;
 
 typedef struct {
@@ -201,5 +202,28 @@ enum { /* BH_RESIZE: out(c, i, j) from in at (i · scale) or ((i + 0.5) · scale
     RESIZE_SCALE_X,
 };
 enum { RESIZE_IN_REF };
+
+enum { /* BH_DEPTHWISE: out(c, i, j) = Σ weights[c][k][l] · in(c, i · STRIDE + k - TOP, j · STRIDE + l - LEFT) + bias[c];
+        * where that is no pixel, the zeros around the plane are read */
+    DEPTHWISE_OUT,
+    DEPTHWISE_OUT_STRIDE,
+    DEPTHWISE_OUT_HEIGHT,
+    DEPTHWISE_OUT_WIDTH,
+    DEPTHWISE_OUT_PITCH,
+    DEPTHWISE_BEFORE,
+    DEPTHWISE_SIZE,
+    DEPTHWISE_HEIGHT,
+    DEPTHWISE_WIDTH,
+    DEPTHWISE_PITCH,
+    DEPTHWISE_KERNEL, /* 3 or 5 */
+    DEPTHWISE_STRIDE, /* 1 or 2 */
+    DEPTHWISE_TOP,
+    DEPTHWISE_LEFT,
+};
+enum {
+    DEPTHWISE_IN_REF,
+    DEPTHWISE_WEIGHTS_REF, /* float [channels][kernel][kernel] */
+    DEPTHWISE_BIAS_REF,    /* float [channels] */
+};
 
 #endif

@@ -19,6 +19,7 @@
 #include "ops/affine.h"
 #include "ops/binary.h"
 #include "ops/copy.h"
+#include "ops/depthwise.h"
 #include "ops/mean.h"
 #include "ops/pool.h"
 #include "ops/resize.h"
@@ -26,5 +27,6 @@
 
 const bh_kernels BH_KERNELS = {
     BH_ISA_NAME,
-    {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax},
+    {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax,
+     bh_depthwise},
 };

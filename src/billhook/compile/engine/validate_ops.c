@@ -207,6 +207,32 @@ static int check_resize(const bh_check *check, const bh_instruction *op) {
     return check_planes(check, op);
 }
 
+static int check_depthwise(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
+    const bh_ref in = op->ref[DEPTHWISE_IN_REF], weights = op->ref[DEPTHWISE_WEIGHTS_REF];
+    if ((kernel != 3 && kernel != 5) || (stride != 1 && stride != 2))
+        return bh_refuse(check, "windows must be 3x3 or 5x5 with stride 1 or 2");
+    if (arg[DEPTHWISE_TOP] >= kernel || arg[DEPTHWISE_LEFT] >= kernel)
+        return bh_refuse(check, "windows have no sensible padding");
+    if (weights.count != (uint64_t)in.count * kernel * kernel || op->ref[DEPTHWISE_BIAS_REF].count != in.count)
+        return bh_refuse(check, "not one window and bias for every channel");
+    if (!bh_check_ref(check, weights, 4) || !bh_check_ref(check, op->ref[DEPTHWISE_BIAS_REF], 4) ||
+        !check_planes(check, op))
+        return 0;
+    const int64_t pitch = arg[DEPTHWISE_PITCH];
+    const int64_t rows = (int64_t)(arg[DEPTHWISE_OUT_HEIGHT] - 1) * stride + kernel - 1;
+    if (rows > INT32_MAX / pitch) return bh_refuse(check, "reads outside the arena");
+    const int64_t first = -(int64_t)arg[DEPTHWISE_TOP] * pitch - arg[DEPTHWISE_LEFT];
+    const int64_t pixels = (int64_t)(arg[DEPTHWISE_OUT_WIDTH] - 1) * stride + kernel;
+    const int64_t last = first + rows * pitch + pixels + 64; /* whole vectors of strided floats */
+    const int32_t *at = bh_i32(check->model, in);
+    for (uint32_t c = 0; c < in.count; c++)
+        if (at[c] + first < -BH_SLACK || at[c] + last > (int64_t)arena_of(check) + BH_SLACK)
+            return bh_refuse(check, "reads outside the arena");
+    return 1;
+}
+
 int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
     static const struct {
         const char *name;
@@ -216,7 +242,7 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_COPY] = {"copy", check_copy},       [BH_POOL] = {"pool", check_pool},
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
-        [BH_SOFTMAX] = {"softmax", check_flat},
+        [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

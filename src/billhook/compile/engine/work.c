@@ -14,6 +14,8 @@ uint64_t bh_work(const bh_instruction *op) {
                (uint64_t)op->ref[SPMM_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
     case BH_SPMV:
         return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
+    case BH_DEPTHWISE:
+        return channels * arg[DEPTHWISE_OUT_HEIGHT] * arg[DEPTHWISE_OUT_WIDTH] * 2 / FLOATS;
     case BH_POOL:
         return channels * arg[POOL_OUT_HEIGHT] * arg[POOL_OUT_WIDTH] / FLOATS *
                (arg[POOL_KERNEL_Y] + arg[POOL_KERNEL_X]);

@@ -23,10 +23,9 @@ from billhook.compile.ir import (
     Op,
     Pad,
     Pair,
-    Phases,
-    Product,
     Value,
 )
+from billhook.compile.products import Depthwise, Phases, Product
 
 
 def as_products(network: Network) -> Network:
@@ -38,9 +37,33 @@ def as_products(network: Network) -> Network:
             ops.append(op)
         elif op.output.is_vector:
             ops += _linear(op)
+        elif _is_depthwise(op):
+            ops.append(_depthwise(op))
         else:
             ops += _product(op, split)
     return network.with_ops(ops)
+
+
+def _is_depthwise(op: Convolution) -> bool:
+    """Return True for windows that the engine reads where they lie, without shifted or strided copies."""
+    height, width = op.weight.shape[2:]
+    return (
+        op.groups == op.weight.shape[0] == op.inputs[0].channels
+        and height == width
+        and height in (3, 5)
+        and op.stride in ((1, 1), (2, 2))
+        and op.dilation == (1, 1)
+        and all(p < height for p in op.padding)
+        and len(op.inputs) == 1
+        and not op.inputs[0].is_vector
+    )
+
+
+def _depthwise(op: Convolution) -> Depthwise:
+    top, _, left, _ = op.padding
+    return Depthwise(
+        op.inputs, op.output, op.weight[:, 0], op.bias, op.stride[0], top, left, activation=op.activation
+    )
 
 
 def taps(op: Convolution) -> tuple[tuple[Pair, ...], Integers]:

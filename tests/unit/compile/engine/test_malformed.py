@@ -71,6 +71,12 @@ def _spmv(m: Model, x: Place, y: Place) -> None:
     m.instruction("spmv", {"rows": 16, "blocks": 1}, data)
 
 
+def _depthwise(m: Model, x: Place, y: Place) -> None:
+    args = {**y.target(), **x.source(), "kernel": 3, "stride": 1, "top": 1, "left": 1}
+    data = {"in": x.addresses, "weights": np.ones(36, np.float32), "bias": np.ones(4, np.float32)}
+    m.instruction("depthwise", args, data)
+
+
 BUILDS: dict[str, Build] = {
     "spmm": _spmm,
     "spmv": _spmv,
@@ -80,6 +86,7 @@ BUILDS: dict[str, Build] = {
     "affine": _affine,
     "binary": _binary,
     "resize": _resize,
+    "depthwise": _depthwise,
 }
 
 
@@ -157,6 +164,11 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("spmm", 4, 0, "panels"),
         ("spmm", 6, 8, "smaller than their pixels"),
         ("spmv", 0, 8, "16 rows"),
+        ("depthwise", 10, 4, "3x3 or 5x5"),
+        ("depthwise", 11, 3, "stride 1 or 2"),
+        ("depthwise", 12, 3, "padding"),
+        ("depthwise", 10, 5, "one window and bias for every channel"),
+        ("depthwise", 9, 500, "reads outside the arena"),
     ],
 )
 def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, message: str) -> None:
@@ -165,7 +177,7 @@ def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, 
     _refused(_repaired(raw), rf"instruction 0 \({kind}\): .*{message}")
 
 
-@pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary"])
+@pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise"])
 @pytest.mark.parametrize("address", [-5000, 1 << 20, -(1 << 31), (1 << 31) - 1])
 def test_an_address_that_lies_is_refused(kind: str, address: int) -> None:
     raw = bytearray(_model(kind))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from billhook.compile.ir import RELU
+from billhook.compile.ir import RELU, Activation
 from tests.unit.compile.engine.builder import Floats, Model, numbers
 
 # Step, first pixel, size of the output: vertically, horizontally; of planes of 9 × 21 pixels.
@@ -96,6 +96,33 @@ def test_a_mean_that_counts_some_of_the_padding_is_that_of_pytorch() -> None:
     given = numbers(2, 7, 9)
     expected = functional.avg_pool2d(torch.from_numpy(given), 3, 2, 1, ceil_mode=True)
     model.check([given], expected.numpy())
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(3, 5, 6), (5, 9, 16), (20, 14, 17), (2, 23, 50)])
+def test_depthwise(kernel: int, stride: int, padding: int, size: tuple[int, int, int]) -> None:
+    channels, *pixels = size
+    made = [(n + 2 * padding - kernel) // stride + 1 for n in pixels]
+    weights, bias = numbers(channels, kernel, kernel, seed=1)[0], numbers(channels, seed=2)[0]
+    given = numbers(*size)
+    expected = functional.conv2d(
+        torch.from_numpy(given).double(),
+        torch.from_numpy(weights)[:, None].double(),
+        torch.from_numpy(bias).double(),
+        stride,
+        padding,
+        groups=channels,
+    )
+    for activation, function in ((RELU, torch.relu), (Activation("silu"), functional.silu)):
+        model = Model()
+        x = model.reads(model.place(*size, pad=2))
+        y = model.writes(model.place(channels, *made))
+        args = {"kernel": kernel, "stride": stride, "top": padding, "left": padding}
+        data = {"in": x.addresses[::-1], "weights": weights[::-1], "bias": bias[::-1]}
+        model.instruction("depthwise", {**y.target(), **x.source(), **args}, data, activation)
+        model.check([given], function(expected).float().numpy()[:, ::-1], 1e-5)
 
 
 @pytest.mark.parametrize("size", [(3, 1, 1), (5, 7, 7), (70, 31, 33), (2, 112, 112)])

@@ -8,10 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from billhook.compile.ir import Linear, Network, Phases, Product
+from billhook.compile.ir import Linear, Network
 from billhook.compile.lower import lower
 from billhook.compile.passes import run_passes
 from billhook.compile.passes.as_products import as_products
+from billhook.compile.products import Depthwise, Phases, Product
 from tests.unit.compile.exactness import Function, assert_equal, image, kinds
 
 
@@ -67,7 +68,21 @@ def test_what_makes_one_pixel_becomes_linear(size: int) -> None:
 
 
 def test_weights_are_shared_out_over_taps_by_group() -> None:
-    (op,) = product(nn.Conv2d(4, 4, 3, padding=1, groups=4), image(4, 6, 6)).ops
+    (op,) = product(nn.Conv2d(4, 4, 3, padding=1, groups=2), image(4, 6, 6)).ops
     assert isinstance(op, Product)
-    assert op.weight.shape == (4, 1, 9)
-    assert [taps[0][0] for taps in op.taps] == [0, 1, 2, 3]
+    assert op.weight.shape == (2, 2, 18)
+    assert [taps[0][0] for taps in op.taps] == [0, 2]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+def test_depthwise_windows_are_read_where_they_lie(size: int, stride: int) -> None:
+    layer = nn.Conv2d(4, 4, size, stride, size // 2, groups=4)
+    assert [type(op) for op in product(layer, image(4, 9, 8))] == [Depthwise]
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(4, 4, 7, padding=3, groups=4), nn.Conv2d(4, 8, 3, padding=1, groups=4)]
+)
+def test_other_windows_for_each_plane_stay_products(layer: nn.Conv2d) -> None:
+    assert isinstance(product(layer, image(4, 9, 8)).ops[-1], Product)

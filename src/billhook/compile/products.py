@@ -1,0 +1,56 @@
+"""Convolutions in the form the engine runs: shifted planes with stride 1, or one window for each plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billhook.compile.ir import Floats, Integers, Op, Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Phases(Op):
+    """Every `step`-th row and pixel of x, once for each phase, planes of one phase after those of another.
+
+    Attributes:
+        step: Vertical, horizontal.
+        phases: First row and pixel of each; a pixel that x does not have is zero.
+    """
+
+    step: Pair
+    phases: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Op):
+    """Σ_k weight[k] · x(plane_k, row + down_k, pixel + right_k) + bias: any convolution of stride 1.
+
+    Inputs are (x,) or (x, what is added before the activation).
+
+    Attributes:
+        weight: [groups, outputs per group, k].
+        taps: [groups, k, 3]: plane, down, right.
+        bias: [outputs].
+    """
+
+    weight: Floats
+    taps: Integers
+    bias: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Depthwise(Op):
+    """One window for each plane, 3×3 or 5×5, of stride 1 or 2, read where it lies.
+
+    Attributes:
+        weight: [channels, size, size].
+        bias: [channels].
+        stride: In both directions.
+        top: Rows of zeros above x.
+        left: Zeros left of x.
+    """
+
+    weight: Floats
+    bias: Floats
+    stride: int
+    top: int
+    left: int
