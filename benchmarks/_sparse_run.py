@@ -16,7 +16,7 @@ import billhook
 from benchmarks._training import DATA, Protocol, batches, example, finetuning, scores, trained
 from billhook import Scope
 from billhook.methods.sparse import Sparsified, sparse_methods
-from billhook.train import HoldPatterns, fit
+from billhook.train import FitConfig, HoldPatterns, fit
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet-20": {"stem_stride": 2, "in_channels": 1, "num_classes": 10},
@@ -43,7 +43,8 @@ class Task:
         row: Name of the row.
         pattern: As `billhook.sparsify` takes it.
         sparsity: Fraction of zeros in the layers in scope.
-        method: Sparse method; "dense" for the network that all begin with.
+        method: Sparse method; "dense" for the network that all begin with, "trained on" for the same network
+            after as many further epochs as the sparse ones.
         options: Its options.
         sparsities: Fraction of zeros by weight, where they are shared out already.
         epochs: Of the run, those of the decision included; None: those of the protocol.
@@ -108,6 +109,9 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     common = {**asdict(task), "protocol": asdict(protocol)}
     if task.method == "dense":
         return {**common, **_scores(model, task)}
+    if task.method == "trained on":
+        fit(model, batches(protocol, task.seed, task.data), config=_further(task, protocol), progress=False)
+        return {**common, **_scores(model.eval(), task)}
     began = time.perf_counter()
     found = sparse(task, model, protocol)
     structures = found.plan.patterns
@@ -126,8 +130,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
 
 def sparse(task: Task, model: nn.Module, protocol: Protocol) -> Sparsified:
     """Return the sparse network, trained for the same epochs whatever the method."""
-    rate = NO_NORM if task.network == "lenet-5" else FINE
-    config = finetuning(task.seed, protocol, epochs=task.epochs, lr=rate)
+    config = _further(task, protocol)
     data = batches(protocol, task.seed, task.data)
     found = billhook.sparsify(
         model,
@@ -146,6 +149,12 @@ def sparse(task: Task, model: nn.Module, protocol: Protocol) -> Sparsified:
         fit(found.network, data, config=config, callbacks=[HoldPatterns(found.plan.patterns)], progress=False)
         found.network.eval()
     return found
+
+
+def _further(task: Task, protocol: Protocol) -> FitConfig:
+    """Return how everything is trained that begins with a trained network."""
+    rate = NO_NORM if task.network == "lenet-5" else FINE
+    return finetuning(task.seed, protocol, epochs=task.epochs, lr=rate)
 
 
 def _scores(model: nn.Module, task: Task) -> dict[str, float]:

@@ -86,9 +86,9 @@ def _lenet(runs: Sequence[Row], dense: Mapping[Any, Row]) -> list[dict[str, Any]
     return [
         {
             "data": data,
-            "method": METHODS[method],
-            "weights": f"{own[0]['weights']:,} → {own[0]['nonzeros']:,}",
-            "times fewer": f"{mean(r['weights'] / r['nonzeros'] for r in own):.1f}",
+            "method": METHODS.get(method, "dense, as many epochs"),
+            "weights": f"{own[0]['weights']:,} → {own[0]['nonzeros']:,}" if "weights" in own[0] else "all",
+            "times fewer": f"{own[0]['weights'] / own[0]['nonzeros']:.1f}" if "weights" in own[0] else "",
             "points lost": _points(own, dense),
         }
         for (data, method, _), own in _together(runs, "data", "method", "sparsity").items()

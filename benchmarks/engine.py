@@ -106,20 +106,37 @@ def rows(name: str, levels: tuple[float, ...], timing: Timing, threads: int) -> 
             {
                 "network": name,
                 "pattern": pattern,
-                "sparsity": level,
+                "sparsity": f"{level:.0%}",
                 "threads": threads,
                 "billhook": each.latency.to_dict(),
                 **{b: t.to_dict() for b, t in times.items()},
                 "faster": fastest,
                 "speedup": round(base.value / each.latency.value, 3),
                 "speedup_of_minima": round(base.minimum / each.latency.minimum, 3),
-                "error": off,
+                "error": f"{off:.0e}",
                 "memory": each.memory.to_dict(),
-                "machine": environment(),
             }
         )
-        print(f"{name} {level:.0%}: {made[-1]['speedup']:.2f} ({each.latency}) error {off:.1e}", flush=True)
+        print(
+            f"{name} {level:.0%}: {each.latency.value * 1e3:.2f} ms, {made[-1]['speedup']:.2f} times as fast "
+            f"as {fastest} ({base.value * 1e3:.2f} ms), error {off:.0e}",
+            flush=True,
+        )
     return made
+
+
+def save(name: str, threads: int, made: list[dict[str, Any]]) -> None:
+    """Put the rows of a network in the place of older ones, and the conditions below all."""
+    old = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    kept = [r for r in old if "note" not in r and (r["network"], r["threads"]) != (name, threads)]
+    place = environment()
+    versions = ", ".join(f"{b} {place['versions'][b]}" for b in DENSE)
+    note = (
+        f"{place['cpu']}, {place['os']}, {versions}. Fastest instruction set; float32, batch 1, "
+        "224 pixels, random weights; medians of rounds taken in turns; pinned; time on the core."
+    )
+    rows = sorted([*kept, *made], key=lambda r: (list(NETWORKS).index(r["network"]), r["threads"]))
+    RESULTS.write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"note": note}]))
 
 
 def main() -> int:
@@ -139,8 +156,7 @@ def main() -> int:
     for name in options.networks:
         timing = Timing(rounds=9, seconds_per_round=0.5, threads=options.threads)
         made = rows(name, tuple(options.levels), timing, options.threads)
-        with RESULTS.open("a") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in made)
+        save(name, options.threads, made)
     return 0
 
 

@@ -74,6 +74,7 @@ def _others(seed: int) -> Iterator[Task]:
                     row = f"{pattern}, {sparsity:.1%} pruned"
                     yield Task(network, "unification", row, pattern, sparsity, method, seed=seed)
     for data, epochs in (("fashion-mnist", 20), ("digits", 200)):
+        yield Task("lenet-5", "lenet", method="trained on", epochs=epochs, data=data, seed=seed)
         for sparsity in LENET:
             for method in ("magnitude", "admm", "gradual"):
                 yield Task(

@@ -51,4 +51,9 @@ def compile_model(
 def assemble(network: Network, tiles: Mapping[str, Tile] | None = None) -> Compiled:
     """Return the model file of a network that has been through the passes, and its operators in that file."""
     network = absorb_flatten(as_products(network))
-    return Compiled(network, pack(network, lay_out(network), tiles))
+    return Compiled(network, assembled(network, tiles))
+
+
+def assembled(network: Network, tiles: Mapping[str, Tile] | None = None) -> bytes:
+    """Return the model file of a network in the engine's operators."""
+    return pack(network, lay_out(network), tiles)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from billhook.compile.blocks import multiplications
 from billhook.compile.products import Product
 
-PANEL = 6  # vectors
+PANEL = 24  # vectors of 16 pixels; best or within 4 % of it for most layers of ResNet-50 and MobileNetV2
 
 
 @dataclass(frozen=True)

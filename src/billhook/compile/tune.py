@@ -1,0 +1,82 @@
+"""Which cut of every product is fastest on this processor, by timing.
+
+Every candidate is given to all products at once, and the engine times its instructions one by one: as many
+files as there are candidates, whatever the number of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from billhook.compile.blocks import multiplications
+from billhook.compile.compiler import assembled
+from billhook.compile.ir import Network, Select
+from billhook.compile.products import Phases, Product
+from billhook.compile.session import EngineSession
+from billhook.compile.tiles import Tile, usual_tile
+
+PANELS = (3, 6, 12, 24, 96)
+_WORTH = 0.98  # of the time: what timing can tell from the usual cut
+_MOST = 1.5  # times the fewest multiplications; blocks that need more are not tried
+
+
+def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int = 5) -> dict[str, Tile]:
+    """Return the fastest cut of every product whose usual one is beaten, by the name of what it makes.
+
+    Args:
+        network: In the engine's operators.
+        threads: Of the engine.
+        isa: Instruction set.
+        repeat: Runs of every instruction, of which the fastest counts.
+    Raises:
+        EngineError: if the engine is not built.
+    """
+    products = dict(_products(network))
+    usual = {op.output.name: usual_tile(op) for op in products.values()}
+    counts = {
+        op.output.name: {rows: multiplications(op.weight, rows) for rows in (8, 4, 1)}
+        for op in products.values()
+    }
+    best: dict[str, Tile] = {}
+    times: dict[str, float] = {}
+    for tile in [None, *(Tile(rows, panel) for rows in (8, 4, 1) for panel in PANELS)]:
+        tried = {
+            name: tile
+            for name, count in counts.items()
+            if tile is not None and tile != usual[name] and count[tile.rows] <= _MOST * min(count.values())
+        }
+        if tile is not None and not tried:
+            continue
+        found = _times(network, tried, products, threads, isa, repeat)
+        for name in tried or usual:
+            if tile is None:
+                times[name] = _WORTH * found[name]
+            elif found[name] < times[name]:
+                best[name], times[name] = tile, found[name]
+    return best
+
+
+def _products(network: Network) -> Iterator[tuple[int, Product]]:
+    """Yield the products with the numbers of their instructions."""
+    number = 0
+    for op in network:
+        if isinstance(op, Product):
+            yield number, op
+        if not isinstance(op, Select):
+            number += len(op.phases) if isinstance(op, Phases) else 1
+
+
+def _times(
+    network: Network,
+    tiles: Mapping[str, Tile],
+    products: Mapping[int, Product],
+    threads: int,
+    isa: str,
+    repeat: int,
+) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    with EngineSession(assembled(network, tiles), threads, isa) as session:
+        session.run([rng.standard_normal((1, *p.shape), dtype=np.float32) for p in session.inputs])
+        return {op.output.name: session.time(number, repeat) for number, op in products.items()}
