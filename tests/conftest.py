@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 import torch
 
+from billhook.compile import tile_cache
 from billhook.compile.library import library
 from billhook.errors import EngineError
 from tests.torchvision_ops import declare
@@ -70,6 +71,15 @@ def fashion_mnist() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the Debian package dataset-fashion-mnist is not installed; {INSTALL} as root")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """What exports find out by timing is not kept in the user's cache."""
+    folder = tmp_path_factory.mktemp("tiles")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_cache, "folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

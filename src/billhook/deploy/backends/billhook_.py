@@ -83,7 +83,8 @@ class BillhookEngine(Backend):
         A network with operators that the engine cannot express becomes an artifact for ONNX Runtime, whose
         notes name them.
         """
-        from billhook.compile.compiler import compile_model
+        from billhook.compile.compiler import assembled, compile_model
+        from billhook.compile.tile_cache import tuned
         from billhook.deploy.example import Call, evaluating, named_outputs
         from billhook.errors import UnsupportedError
         from billhook.measure.environment import versions
@@ -92,10 +93,13 @@ class BillhookEngine(Backend):
         with evaluating(model):
             outputs = named_outputs(call.run(model))
         try:
-            compiled = compile_model(model, call.kwargs or call.args)
+            # No check of the passes: what is shipped is compared with PyTorch as a whole.
+            compiled = compile_model(model, call.kwargs or call.args, check=False)
         except UnsupportedError as e:
             return self._left(e, model, example_inputs, directory, dynamic_batch)
-        (directory / "model.bhk").write_bytes(compiled.file)
+        # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
+        file = assembled(compiled.network, tuned(compiled.network)) if dynamic_batch else compiled.file
+        (directory / "model.bhk").write_bytes(file)
         batch = None if dynamic_batch else call.batch
 
         def specs(named: dict[str, Any]) -> tuple[TensorSpec, ...]:
