@@ -65,6 +65,10 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "resize": ((*_TARGET, *_SOURCE, "mode", "scale_y", "scale_x"), ("in",)),
     "softmax": (_FLAT, _FLAT_REFS),
     "depthwise": ((*_TARGET, *_SOURCE, "kernel", "stride", "top", "left"), ("in", "weights", "bias")),
+    "runs": (
+        ("blocks", "shared", "height", "width", "pitch", "before", "size"),
+        ("columns", "starts", "weights", "bias", "out", "added", "runs"),
+    ),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

@@ -15,7 +15,9 @@ VARIABLE = "BILLHOOK_ENGINE"
 ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512": 3, "neon": 4}
 MESSAGE = 256
 ALIGN = 64
-_FOLDER = Path(__file__).parent / "engine"
+ENGINE = Path(__file__).parent / "engine"
+LIBRARY = "libbillhook.so"
+HEADER = ENGINE / "include" / "billhook.h"
 
 
 class PortRecord(ctypes.Structure):
@@ -57,7 +59,12 @@ def library() -> ctypes.CDLL:
     Raises:
         EngineError: if there is none, or it is no engine; says how to build it.
     """
-    return _loaded(os.environ.get(VARIABLE) or str(_FOLDER / "libbillhook.so"))
+    return _loaded(str(library_path()))
+
+
+def library_path() -> Path:
+    """Return where `library` looks: the file that BILLHOOK_ENGINE names, or the one beside the package."""
+    return Path(os.environ.get(VARIABLE) or ENGINE / LIBRARY).absolute()
 
 
 def isas() -> tuple[str, ...]:
@@ -122,6 +129,6 @@ def _loaded(path: str) -> ctypes.CDLL:
 
 def _how_to_build() -> str:
     return (
-        f"with a C compiler and CMake: cmake -S {_FOLDER} -B build && cmake --build build, "
-        f"then set {VARIABLE} to the path of build/libbillhook.so"
+        f"with a C compiler and CMake: cmake -S {ENGINE} -B build && cmake --build build, "
+        f"then set {VARIABLE} to the path of build/{LIBRARY}"
     )

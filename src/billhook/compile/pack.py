@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from billhook.compile.blocks import Blocks, in_blocks
 from billhook.compile.format import Planes, Writer
 from billhook.compile.ir import (
     Activate,
     Affine,
     Binary,
     Flatten,
-    Integers,
     Linear,
     Mean,
     Network,
@@ -30,11 +28,11 @@ from billhook.compile.ir import (
     Value,
 )
 from billhook.compile.layout import Geometry, Layout
+from billhook.compile.matrices import write_linear, write_product
 from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
 
-LANES = 16  # rows of a block of a linear layer
 _FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _POOLS = ("max", "average", "average_inside")
 
@@ -65,48 +63,12 @@ class Packer:
 
     def product(self, op: Product) -> None:
         """Write a convolution."""
-        x, out = op.inputs[0], op.output
-        form = self.layout.geometry[out]
-        tile = self.tiles.get(out.name) or usual_tile(op)
-        blocks = in_blocks(op.weight, tile.rows)
-        plane, down, right = op.taps.reshape(-1, 3).T
-        pitch = self.layout.geometry[x].pitch
-        addresses = self.layout.planes[x][plane] + down * pitch + right
-        data = {
-            **_matrix(blocks, addresses, self.layout.planes[out], op.bias),
-            "mask": form.mask,
-        }
-        if len(op.inputs) > 1:
-            data["added"] = _in_order(blocks, self.layout.planes[op.inputs[1]], -1)
-            data["added"][blocks.order < 0] = 0
-        self.writer.instruction(
-            "spmm",
-            {
-                "rows": tile.rows,
-                "blocks": blocks.blocks,
-                "vectors": form.vectors,
-                "shared": blocks.shared,
-                "panel": min(tile.panel, form.vectors),
-                "before": form.before,
-                "size": form.size,
-            },
-            data,
-            op.activation,
-        )
+        tile = self.tiles.get(op.output.name) or usual_tile(op)
+        write_product(self.writer, self.layout, op, tile)
 
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
-        x = op.inputs[0]
-        form = self.layout.geometry[x]
-        pixels = (np.arange(x.height)[:, None] * form.pitch + np.arange(x.width)).ravel()
-        addresses = (self.layout.planes[x][:, None] + pixels).ravel()
-        blocks = in_blocks([op.weight], LANES)
-        self.writer.instruction(
-            "spmv",
-            {"rows": LANES, "blocks": blocks.blocks, "shared": blocks.shared},
-            _matrix(blocks, addresses, self.layout.planes[op.output], op.bias),
-            op.activation,
-        )
+        write_linear(self.writer, self.layout, op)
 
     def phases(self, op: Phases) -> None:
         """Write one strided copy for each phase."""
@@ -238,21 +200,6 @@ class Packer:
             self.layout.planes[port.value], form.height, form.width, form.pitch, form.before, size
         )
         self.writer.port(port.name, port.shape, planes, output=output)
-
-
-def _matrix(blocks: Blocks, addresses: Integers, out: Integers, bias: np.ndarray) -> dict[str, np.ndarray]:
-    padded = np.append(bias.astype(np.float32), np.float32(0))  # order -1 takes the last
-    return {
-        "columns": addresses[blocks.columns].astype(np.int32),
-        "starts": blocks.starts,
-        "weights": blocks.weights,
-        "bias": padded[blocks.order],
-        "out": _in_order(blocks, out, -1),
-    }
-
-
-def _in_order(blocks: Blocks, planes: Integers, missing: int) -> Integers:
-    return np.where(blocks.order < 0, missing, planes[blocks.order]).astype(np.int32)
 
 
 def _target(form: Geometry, out: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from billhook import __version__
 from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network
 from billhook.compile.session import EngineSession
-from billhook.compile.tiles import Tile
+from billhook.compile.tiles import ROWS, Tile
 from billhook.compile.tune import tune
 from billhook.errors import StorageError
 from billhook.json_record import read_json, write_json
@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, Tile] | None:
         if not (isinstance(cut, list) and len(cut) == 2 and all(type(n) is int for n in cut)):
             return None
         rows, panel = cut
-        if rows not in (1, 4, 8) or not 1 <= panel < 2**31:
+        if rows not in ROWS or not 1 <= panel < 2**31:
             return None
         tiles[str(name)] = Tile(rows, panel)
     return tiles

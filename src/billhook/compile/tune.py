@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from billhook.compile.blocks import multiplications
 from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
 from billhook.compile.products import Phases, Product
 from billhook.compile.session import EngineSession
-from billhook.compile.tiles import Tile, usual_tile
+from billhook.compile.tiles import IN_LANES, ROWS, Tile, usual_tile, work
 
 PANELS = (3, 6, 12, 24, 96)
-_WORTH = 0.98  # of the time: what timing can tell from the usual cut
-_MOST = 1.5  # times the fewest multiplications; blocks that need more are not tried
+_WORTH = 0.95  # of the time: what timing can tell from the usual cut, on a machine that does other things too
+_MOST = 1.5  # times the least expected work; cuts beyond it are not tried
 
 
 def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int = 5) -> dict[str, Tile]:
@@ -35,17 +34,14 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
     """
     products = dict(_products(network))
     usual = {op.output.name: usual_tile(op) for op in products.values()}
-    counts = {
-        op.output.name: {rows: multiplications(op.weight, rows) for rows in (8, 4, 1)}
-        for op in products.values()
-    }
+    works = {op.output.name: {rows: work(op, rows) for rows in ROWS} for op in products.values()}
     best: dict[str, Tile] = {}
     times: dict[str, float] = {}
-    for tile in [None, *(Tile(rows, panel) for rows in (8, 4, 1) for panel in PANELS)]:
+    for tile in [None, Tile(IN_LANES), *(Tile(rows, panel) for rows in ROWS[1:] for panel in PANELS)]:
         tried = {
             name: tile
-            for name, count in counts.items()
-            if tile is not None and tile != usual[name] and count[tile.rows] <= _MOST * min(count.values())
+            for name, each in works.items()
+            if tile is not None and tile != usual[name] and each[tile.rows] <= _MOST * min(each.values())
         }
         if tile is not None and not tried:
             continue

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from billhook.deploy.compiled import compile_for as compile_for
     from billhook.deploy.exporter import export as export
     from billhook.deploy.lowering import Lowered as Lowered
     from billhook.deploy.lowering import lower_by_cost as lower_by_cost
@@ -24,6 +25,7 @@ _HOME = {
     "Parity": "parity",
     "PlanLatency": "plan_latency",
     "check_parity": "parity",
+    "compile_for": "compiled",
     "export": "exporter",
     "export_onnx": "onnx",
     "lower_by_cost": "lowering",

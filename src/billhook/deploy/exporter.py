@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,15 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from billhook.deploy._new_folder import new_folder
 from billhook.deploy.parity import TOLERANCE, check_parity
-from billhook.errors import InputError, StorageError
+from billhook.errors import InputError
 from billhook.fuse._forms import Form
 from billhook.fuse.lower import has_copies, lower
 from billhook.graph.inputs import ExampleInputs
 from billhook.graph.plan import Plan
 from billhook.measure.artifact import Artifact
-from billhook.measure.backend import backends
+from billhook.measure.backend import Backend, backends
 from billhook.measure.manifest import Purpose
 from billhook.results import Cost
 
@@ -33,7 +31,7 @@ def export(
     example_inputs: ExampleInputs,
     directory: str | Path,
     *,
-    backend: str = "onnxruntime",
+    backend: str | Backend = "onnxruntime",
     inputs_for_parity: ExampleInputs | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     plan: Plan | None = None,
@@ -49,7 +47,7 @@ def export(
         model: The network; run in eval mode, left as it is.
         example_inputs: A tensor, a tuple, or a dict of keyword arguments.
         directory: Folder to make.
-        backend: Runtime to export for.
+        backend: Runtime to export for, by name or as an object.
         inputs_for_parity: Real data for the comparison, in the form of the example inputs; the example
             itself if not given.
         preprocessing: What happens to data before it is fed (mean, std, size, classes); kept in the manifest.
@@ -72,19 +70,12 @@ def export(
         )
     except (TypeError, ValueError) as e:
         raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
-    target = Path(directory)
-    runtime = backends.get(backend)
+    runtime = backends.get(backend) if isinstance(backend, str) else backend
     if has_copies(model):  # no runtime knows them
-        model = lower(model, example_inputs, forms=usual_form(backend), fold=())
+        model = lower(model, example_inputs, forms=usual_form(runtime), fold=())
     shipping = purpose == "shipping"
-    _refuse_existing(target)
     model, example_inputs = _on_cpu(model, example_inputs)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
-    except OSError as e:
-        raise StorageError(f"cannot write {target}: {e.strerror or e}") from None
-    try:
+    with new_folder(directory) as part:
         artifact = runtime.export(model, example_inputs, part, dynamic_batch=shipping)
         parity = None
         if shipping:
@@ -100,25 +91,14 @@ def export(
             plan=None if plan is None else hashlib.sha256(plan.to_json().encode()).hexdigest(),
         )
         artifact.save_manifest()
-        part.chmod(0o755)  # mkdtemp makes it private
-        _refuse_existing(target)
-        os.replace(part, target)
-    except OSError as e:
-        raise StorageError(f"cannot write {target}: {e.strerror or e}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return Artifact(target, artifact.manifest)
+    return Artifact(Path(directory), artifact.manifest)
 
 
-def usual_form(backend: str) -> Form:
+def usual_form(backend: str | Backend) -> Form:
     """Return what shortcuts with gaps become on `backend` unless it is measured."""
-    form: Form = backends.get(backend).copy_form  # type: ignore[assignment]
+    runtime = backends.get(backend) if isinstance(backend, str) else backend
+    form: Form = runtime.copy_form  # type: ignore[assignment]
     return form
-
-
-def _refuse_existing(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise StorageError(f"{target} exists and is never overwritten; choose another folder or delete it")
 
 
 def _on_cpu(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:

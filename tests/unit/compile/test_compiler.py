@@ -70,7 +70,7 @@ def test_every_instruction_set_and_number_of_threads(threads: int) -> None:
     padding=st.integers(0, 3),
     dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2, 3]),
-    rows=st.sampled_from([None, 8, 4, 1]),
+    rows=st.sampled_from([None, 32, 8, 4, 1]),
     density=st.sampled_from([1.0, 0.3, 0.0]),
 )
 def test_convolutions_of_every_form(

@@ -1,51 +1,48 @@
 #include "cpu.h"
 
-#if defined(BH_WITH_X86)
+/* What this build has, the best first; BH_WITH_... come from CMakeLists.txt. */
+static const struct {
+    bh_isa isa;
+    const bh_kernels *kernels;
+} built[] = {
+#ifdef BH_WITH_AVX512
+    {BH_AVX512, &bh_kernels_avx512},
+#endif
+#ifdef BH_WITH_AVX2
+    {BH_AVX2, &bh_kernels_avx2},
+#endif
+#ifdef BH_WITH_NEON
+    {BH_NEON, &bh_kernels_neon},
+#endif
+#ifdef BH_WITH_PORTABLE
+    {BH_PORTABLE, &bh_kernels_portable},
+#endif
+};
 
-static int has_avx2(void) {
+#if defined(__x86_64__)
+
+static int can_run(bh_isa isa) {
     __builtin_cpu_init(); /* asks the system, too, whether it saves the registers */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-
-static int has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
-const bh_kernels *bh_kernels_for(bh_isa isa) {
-    switch (isa) {
-    case BH_BEST:
-        return has_avx512() ? &bh_kernels_avx512 : has_avx2() ? &bh_kernels_avx2 : &bh_kernels_portable;
-    case BH_PORTABLE:
-        return &bh_kernels_portable;
-    case BH_AVX2:
-        return has_avx2() ? &bh_kernels_avx2 : NULL;
-    case BH_AVX512:
-        return has_avx512() ? &bh_kernels_avx512 : NULL;
-    default:
-        return NULL;
-    }
+    if (isa == BH_PORTABLE) return 1;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    return isa == BH_AVX2 || (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
 }
 
 #else
 
-const bh_kernels *bh_kernels_for(bh_isa isa) {
-    switch (isa) {
-#if defined(BH_WITH_NEON) /* which every aarch64 processor has */
-    case BH_BEST:
-    case BH_NEON:
-        return &bh_kernels_neon;
-#else
-    case BH_BEST:
-#endif
-    case BH_PORTABLE:
-        return &bh_kernels_portable;
-    default:
-        return NULL;
-    }
+static int can_run(bh_isa isa) {
+    (void)isa; /* every aarch64 processor has NEON */
+    return 1;
 }
 
 #endif
+
+const bh_kernels *bh_kernels_for(bh_isa isa) {
+    for (size_t i = 0; i < sizeof built / sizeof *built; i++)
+        if ((isa == BH_BEST || isa == built[i].isa) && can_run(built[i].isa)) return built[i].kernels;
+    return NULL;
+}
 
 int bh_has(bh_isa isa) { return bh_kernels_for(isa) != NULL; }
 

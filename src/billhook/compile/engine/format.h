@@ -18,6 +18,7 @@
 #define BH_FORMAT_VERSION 1
 #define BH_ALIGN 64       /* bytes */
 #define BH_VECTOR 16      /* floats: the unit in which pixels are counted and masked */
+#define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20
@@ -72,7 +73,8 @@ typedef enum {
     BH_RESIZE = 7,  /* nearest or bilinear */
     BH_SOFTMAX = 8, /* over channels */
     BH_DEPTHWISE = 9, /* one small window for each plane */
-    BH_KINDS = 10
+    BH_RUNS = 10,     /* SPMM for small planes, rows in lanes */
+    BH_KINDS = 11
 } bh_kind;
 
 typedef struct {
@@ -202,6 +204,25 @@ enum { /* BH_RESIZE: out(c, i, j) from in at (i · scale) or ((i + 0.5) · scale
     RESIZE_SCALE_X,
 };
 enum { RESIZE_IN_REF };
+
+enum { /* BH_RUNS: what SPMM computes, in blocks of 32 rows, at runs of 7 pixels */
+    RUNS_BLOCKS,
+    RUNS_SHARED, /* as above */
+    RUNS_HEIGHT,
+    RUNS_WIDTH,
+    RUNS_PITCH,
+    RUNS_BEFORE,
+    RUNS_SIZE,
+};
+enum {
+    RUNS_COLUMNS_REF,
+    RUNS_STARTS_REF,
+    RUNS_WEIGHTS_REF,
+    RUNS_BIAS_REF,
+    RUNS_OUT_REF,
+    RUNS_ADDED_REF,
+    RUNS_RUNS_REF, /* int32: first pixels, from pixel (0, 0) on */
+};
 
 enum { /* BH_DEPTHWISE: out(c, i, j) = Σ weights[c][k][l] · in(c, i · STRIDE + k - TOP, j · STRIDE + l - LEFT) + bias[c];
         * where that is no pixel, the zeros around the plane are read */

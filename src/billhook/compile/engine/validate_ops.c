@@ -207,6 +207,34 @@ static int check_resize(const bh_check *check, const bh_instruction *op) {
     return check_planes(check, op);
 }
 
+static int check_runs(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const bh_ref added = op->ref[RUNS_ADDED_REF], runs = op->ref[RUNS_RUNS_REF];
+    const bh_matrix matrix = {
+        BH_RUNS_ROWS,
+        arg[RUNS_BLOCKS],
+        arg[RUNS_SHARED],
+        op->ref[RUNS_COLUMNS_REF],
+        op->ref[RUNS_STARTS_REF],
+        op->ref[RUNS_WEIGHTS_REF],
+        op->ref[RUNS_BIAS_REF],
+        op->ref[RUNS_OUT_REF],
+    };
+    if (!check_matrix(check, &matrix) || !bh_check_plane(check, arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]))
+        return 0;
+    uint64_t length = bh_span(arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]);
+    if (length > arena_of(check)) return bh_refuse(check, "planes are empty or larger than the arena");
+    if (arg[RUNS_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
+    if (added.count && added.count != op->ref[RUNS_OUT_REF].count)
+        return bh_refuse(check, "not one added plane for every row");
+    if (!bh_check_ref(check, runs, sizeof(int32_t))) return 0;
+    const int32_t *run = bh_i32(check->model, runs);
+    for (uint32_t i = 0; i < runs.count; i++)
+        if (run[i] < 0 || (uint64_t)run[i] + 7 > length) return bh_refuse(check, "runs leave their planes");
+    return reads_shifted(check, matrix.columns, length) && reads_shifted(check, added, length) &&
+           writes_listed(check, matrix.out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -243,6 +271,7 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
         [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
+        [BH_RUNS] = {"runs", check_runs},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

@@ -65,7 +65,11 @@ class BillhookSession:
 
 
 class BillhookEngine(Backend):
-    """Compiles for the engine of `billhook.compile`; what it has no form for is left to ONNX Runtime."""
+    """Compiles for the engine of `billhook.compile`; what it has no form for is left to another runtime.
+
+    Attributes:
+        fallback: Name of that runtime; None to refuse such networks.
+    """
 
     name = "billhook"
     title = INFO.title
@@ -75,6 +79,9 @@ class BillhookEngine(Backend):
     rounding = Rounding(preferred=8, minimum=4)
     copy_form = "gather"  # a look-up is an address to it
 
+    def __init__(self, fallback: str | None = FALLBACK) -> None:
+        self.fallback = fallback
+
     def export(
         self, model: nn.Module, example_inputs: Any, directory: Path, *, dynamic_batch: bool = True
     ) -> Artifact:
@@ -82,6 +89,9 @@ class BillhookEngine(Backend):
 
         A network with operators that the engine cannot express becomes an artifact for ONNX Runtime, whose
         notes name them.
+
+        Raises:
+            UnsupportedError: for such a network without a fallback.
         """
         from billhook.compile.compiler import assembled, compile_model
         from billhook.compile.tile_cache import tuned
@@ -96,7 +106,9 @@ class BillhookEngine(Backend):
             # No check of the passes: what is shipped is compared with PyTorch as a whole.
             compiled = compile_model(model, call.kwargs or call.args, check=False)
         except UnsupportedError as e:
-            return self._left(e, model, example_inputs, directory, dynamic_batch)
+            if self.fallback is None:
+                raise
+            return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch)
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
         file = assembled(compiled.network, tuned(compiled.network)) if dynamic_batch else compiled.file
         (directory / "model.bhk").write_bytes(file)
@@ -145,6 +157,7 @@ class BillhookEngine(Backend):
     def _left(
         self,
         error: UnsupportedError,
+        fallback: str,
         model: nn.Module,
         example_inputs: Any,
         directory: Path,
@@ -152,7 +165,7 @@ class BillhookEngine(Backend):
     ) -> Artifact:
         """Export for ONNX Runtime, and say why; lines of the user's code go to the log, not into the file."""
         log.warning("%s\nONNX Runtime runs it in its place", error)
-        made = backends.get(FALLBACK).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
+        made = backends.get(fallback).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
         note = f"left to ONNX Runtime, because the engine has no form for {', '.join(error.operators)}"
         return made.with_manifest(notes=(*made.manifest.notes, note))
 

@@ -77,6 +77,15 @@ def _depthwise(m: Model, x: Place, y: Place) -> None:
     m.instruction("depthwise", args, data)
 
 
+def _runs(m: Model, x: Place, y: Place) -> None:
+    """Runs of 7 pixels in planes of 6: the last pixel of each is the zero behind a row."""
+    args = {"blocks": 1, "height": 5, "width": 6, "pitch": y.pitch, "before": y.before, "size": y.size}
+    out = np.concatenate([y.addresses, np.full(28, -1, np.int32)])
+    data = {"columns": x.addresses, "starts": np.array([0, 4], np.uint32), "out": out, "added": out.clip(0)}
+    data |= {"weights": np.ones(128, np.float32), "bias": np.ones(32, np.float32)}
+    m.instruction("runs", args, data | {"runs": np.arange(4, dtype=np.int32) * y.pitch})
+
+
 BUILDS: dict[str, Build] = {
     "spmm": _spmm,
     "spmv": _spmv,
@@ -87,6 +96,7 @@ BUILDS: dict[str, Build] = {
     "binary": _binary,
     "resize": _resize,
     "depthwise": _depthwise,
+    "runs": _runs,
 }
 
 
@@ -164,6 +174,11 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("spmm", 4, 0, "panels"),
         ("spmm", 6, 8, "smaller than their pixels"),
         ("spmv", 0, 8, "16 rows"),
+        ("runs", 0, 2, "number of rows"),
+        ("runs", 2, 1 << 20, "planes are empty or larger"),
+        ("runs", 2, 3, "runs leave their planes"),
+        ("runs", 4, 5, "rows of planes overlap"),
+        ("runs", 6, 8, "smaller than their pixels"),
         ("depthwise", 10, 4, "3x3 or 5x5"),
         ("depthwise", 11, 3, "stride 1 or 2"),
         ("depthwise", 12, 3, "padding"),
@@ -177,7 +192,7 @@ def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, 
     _refused(_repaired(raw), rf"instruction 0 \({kind}\): .*{message}")
 
 
-@pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise"])
+@pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise", "runs"])
 @pytest.mark.parametrize("address", [-5000, 1 << 20, -(1 << 31), (1 << 31) - 1])
 def test_an_address_that_lies_is_refused(kind: str, address: int) -> None:
     raw = bytearray(_model(kind))

@@ -87,6 +87,33 @@ def test_spmm(rows: int, sparsity: float, shared: bool, kernel: int, dilation: i
     model.check([given, other], expected, 1e-5)
 
 
+@pytest.mark.parametrize(("sparsity", "shared"), [(0.0, True), (0.95, False)])
+@pytest.mark.parametrize("size", [(7, 7), (3, 14), (2, 10), (5, 37)])
+@pytest.mark.parametrize("activation", [RELU, Activation("silu")])
+@pytest.mark.parametrize("added", [False, True])
+def test_runs(
+    sparsity: float, shared: bool, size: tuple[int, int], activation: Activation, added: bool
+) -> None:
+    model = Model()
+    x, z = model.reads(model.place(5, *size)), model.reads(model.place(70, *size))
+    y = model.writes(model.place(70, *size))
+    order = np.random.default_rng(0).permutation(70)
+    weight, bias = _weight(70, 45, sparsity), numbers(70, seed=5)[0]
+    data = _blocks(weight[order], 32, _convolution(x, 3, 1), shared=shared)
+    data |= {"bias": _padded(bias[order], 32, 0), "out": _padded(y.addresses[order], 32, -1)}
+    starts = np.minimum(np.arange(0, size[1], 7), size[1] - 7)
+    data["runs"] = (np.arange(size[0])[:, None] * y.pitch + starts).astype(np.int32).ravel()
+    if added:
+        data["added"] = _padded(z.addresses[order], 32, 0)
+    args = {"blocks": 3, "shared": int(shared), **y.source(), "before": y.before, "size": y.size}
+    model.instruction("runs", args, data, activation)
+    given, other = numbers(5, *size), numbers(70, *size, seed=1)
+    expected = np.einsum("ok,bkhw->bohw", weight, _windows(given, 3, 1)) + bias[:, None, None]
+    expected = expected + (other if added else np.float32(0))
+    expected = np.maximum(expected, 0) if activation == RELU else expected / (1 + np.exp(-expected))
+    model.check([given, other], expected, 1e-5)
+
+
 @pytest.mark.parametrize(("sparsity", "shared"), [(0.0, True), (0.0, False), (0.8, False)])
 @pytest.mark.parametrize(("outputs", "columns"), [(1, 1), (10, 37), (1000, 301)])
 @pytest.mark.parametrize("activation", [NONE, Activation("clip", -1, 1)])

@@ -1,0 +1,73 @@
+"""Matrices as instructions: convolutions in blocks of rows or with rows in lanes, and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from billhook.compile.blocks import Blocks, in_blocks
+from billhook.compile.format import Writer
+from billhook.compile.ir import Floats, Integers, Linear
+from billhook.compile.layout import Geometry, Layout
+from billhook.compile.products import Product
+from billhook.compile.tiles import IN_LANES, RUN, Tile, runs_fit
+
+LANES = 16  # rows of a block of a linear layer
+
+
+def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> None:
+    """Write a convolution."""
+    x, out = op.inputs[0], op.output
+    form = layout.geometry[out]
+    in_lanes = tile.rows == IN_LANES and runs_fit(out)
+    blocks = in_blocks(op.weight, tile.rows if in_lanes or tile.rows != IN_LANES else 8)
+    plane, down, right = op.taps.reshape(-1, 3).T
+    addresses = layout.planes[x][plane] + down * layout.geometry[x].pitch + right
+    data = _matrix(blocks, addresses, layout.planes[out], op.bias)
+    if len(op.inputs) > 1:
+        data["added"] = _in_order(blocks, layout.planes[op.inputs[1]], 0)
+    args = {"blocks": blocks.blocks, "shared": blocks.shared, "before": form.before, "size": form.size}
+    if in_lanes:
+        args |= {"height": form.height, "width": form.width, "pitch": form.pitch}
+        writer.instruction("runs", args, data | {"runs": _runs(form)}, op.activation)
+    else:
+        args |= {"rows": blocks.rows, "vectors": form.vectors, "panel": min(tile.panel, form.vectors)}
+        writer.instruction("spmm", args, data | {"mask": form.mask}, op.activation)
+
+
+def write_linear(writer: Writer, layout: Layout, op: Linear) -> None:
+    """Write a linear layer."""
+    x = op.inputs[0]
+    pixels = (np.arange(x.height)[:, None] * layout.geometry[x].pitch + np.arange(x.width)).ravel()
+    addresses = (layout.planes[x][:, None] + pixels).ravel()
+    blocks = in_blocks([op.weight], LANES)
+    writer.instruction(
+        "spmv",
+        {"rows": LANES, "blocks": blocks.blocks, "shared": blocks.shared},
+        _matrix(blocks, addresses, layout.planes[op.output], op.bias),
+        op.activation,
+    )
+
+
+def _matrix(
+    blocks: Blocks, addresses: Integers, out: Integers, bias: Floats
+) -> dict[str, np.ndarray[Any, Any]]:
+    padded = np.append(bias.astype(np.float32), np.float32(0))  # order -1 takes the last
+    return {
+        "columns": addresses[blocks.columns].astype(np.int32),
+        "starts": blocks.starts,
+        "weights": blocks.weights,
+        "bias": padded[blocks.order],
+        "out": _in_order(blocks, out, -1),
+    }
+
+
+def _in_order(blocks: Blocks, planes: Integers, missing: int) -> Integers:
+    return np.where(blocks.order < 0, missing, planes[blocks.order]).astype(np.int32)
+
+
+def _runs(form: Geometry) -> Integers:
+    """Return the first pixels of runs that cover all rows; the last one of a row may overlap."""
+    places = np.minimum(np.arange(0, form.width, RUN), form.width - RUN)
+    return (np.arange(form.height)[:, None] * form.pitch + places).ravel().astype(np.int32)
