@@ -17,7 +17,9 @@ import billhook
 from tests.arch.source import PACKAGE, ROOT
 
 ENGINE = PACKAGE / "compile" / "engine"
+PROJECT = PACKAGE / "compile" / "project"  # what a C project is made of
 LIBRARY = "compile/engine/libbillhook.so"
+C_PROJECT = ("CMakeLists.txt", "README.md", "aarch64.cmake", "main.c", "model.S", "network.h")
 DATA = {".html", ".css", ".js", ".json", ".safetensors", ".toml"}
 
 
@@ -88,6 +90,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = [p for p in PACKAGE.rglob("*") if p.suffix in {".py", *DATA} or p.name == "py.typed"]
     files += [p for p in ENGINE.rglob("*") if p.suffix in {".c", ".h", ".txt"} and p.parent.name != "fuzz"]
+    files += [PROJECT / name for name in C_PROJECT]
     expected = {f"billhook/{p.relative_to(PACKAGE).as_posix()}" for p in files}
     assert packed == expected | ({f"billhook/{LIBRARY}"} if compiler else set())
 

@@ -197,7 +197,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(finished: Path) -> None:
 
 
 def test_help_of_every_command_names_its_options(billhook: Billhook) -> None:
-    for command in ("inspect", "compress", "export", "measure", "report", "methods"):
+    for command in ("inspect", "compress", "export", "compile", "measure", "report", "methods"):
         outcome = billhook(command, "--help")
         assert outcome.code == 0
         for option in ("--json", "--quiet", "--debug"):

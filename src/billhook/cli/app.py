@@ -1,12 +1,14 @@
-"""The command line: `billhook inspect | compress | export | measure | report | methods`."""
+"""The command line: `billhook inspect | compress | export | compile | measure | report | methods`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from billhook import __version__
+from billhook.cli.compile import compile_network
 from billhook.cli.compress import compress
 from billhook.cli.export import export
 from billhook.cli.guard import Guard
@@ -25,8 +27,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (inspect, compress, export, measure, report, methods):
-    app.command()(command)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect,
+    "compress": compress,
+    "export": export,
+    "compile": compile_network,  # Python has a `compile` of its own
+    "measure": measure,
+    "report": report,
+    "methods": methods,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
 
 
 def _version(wanted: bool) -> None:

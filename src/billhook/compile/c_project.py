@@ -24,7 +24,8 @@ def write_project(
 
     Args:
         directory: Existing folder.
-        inputs, outputs: Of the network, in the order of the model file.
+        inputs: Of the network, in the order of the model file.
+        outputs: The same.
         version: Of billhook; stands in what is written.
     """
     shutil.copytree(ENGINE, directory / "engine", ignore=shutil.ignore_patterns(*_NOT_SOURCES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from billhook import __version__
 from billhook.compile.c_project import MODEL_FOLDER, write_project
-from billhook.compile.library import HEADER, LIBRARY, library_path
+from billhook.compile.library import HEADER, LIBRARY, isas, library_path
 from billhook.compile.session import EnginePort
 from billhook.compile.toolchain import TARGETS as BUILT
 from billhook.compile.toolchain import Toolchain
@@ -25,6 +26,8 @@ from billhook.measure.artifact import Artifact
 from billhook.measure.manifest import TensorSpec
 
 TARGETS = ("native", *BUILT, "c")
+# Whose timings say how convolutions are cut, where this processor has it; sources may run anywhere.
+_TUNED_FOR = {"x86-64-v3": "avx2", "x86-64-v4": "avx512", "aarch64": "neon"}
 
 
 def compile_for(
@@ -41,7 +44,8 @@ def compile_for(
     The compiled network is run here and compared with PyTorch, by this machine's build of the engine. The
     folder appears whole or not at all. For "native" and processors it is an artifact with model.bhk,
     libbillhook.so and billhook.h; for "c" it is a C project whose folder "model" is the artifact.
-    Building the engine for another target takes about 10 s.
+    Building the engine for another target takes about 10 s. Convolutions are cut as is fastest on the target
+    if this processor can tell (see `billhook.compile.tune`), in the usual way otherwise.
 
     Args:
         model: The network; run in eval mode, left as it is.
@@ -70,7 +74,7 @@ def compile_for(
             model,
             example_inputs,
             part / MODEL_FOLDER if target == "c" else part,
-            backend=BillhookEngine(fallback=None),
+            backend=BillhookEngine(fallback=None, tuned_for=_tuned_for(target)),
             inputs_for_parity=inputs_for_parity,
             preprocessing=preprocessing,
         )
@@ -79,9 +83,15 @@ def compile_for(
             write_project(part, _ports(manifest.inputs), _ports(manifest.outputs), __version__)
             return Artifact(directory / MODEL_FOLDER, manifest)
         _add_library(part, tools)
-        note = f"{LIBRARY} is the engine for {target}"
-        manifest = Artifact.create(part, artifact.with_manifest(notes=(note,)).manifest).manifest
+        manifest = replace(manifest, notes=(*manifest.notes, f"{LIBRARY} is the engine for {target}"))
+        manifest = Artifact.create(part, manifest).manifest  # with the hashes of the new files
     return Artifact(directory, manifest)
+
+
+def _tuned_for(target: str) -> str | None:
+    if target == "native":
+        return "best"
+    return _TUNED_FOR[target] if _TUNED_FOR.get(target) in isas() else None
 
 
 def _add_library(directory: Path, tools: Toolchain | None) -> None:
@@ -93,4 +103,4 @@ def _add_library(directory: Path, tools: Toolchain | None) -> None:
 
 def _ports(specs: tuple[TensorSpec, ...]) -> list[EnginePort]:
     """Return inputs or outputs without the batch, which comes first."""
-    return [EnginePort(spec.name, tuple(n or 0 for n in spec.shape[1:])) for spec in specs]
+    return [EnginePort(spec.name, tuple(n for n in spec.shape[1:] if n is not None)) for spec in specs]

@@ -72,7 +72,7 @@ def export(
         raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
     runtime = backends.get(backend) if isinstance(backend, str) else backend
     if has_copies(model):  # no runtime knows them
-        model = lower(model, example_inputs, forms=usual_form(runtime), fold=())
+        model = lower(model, example_inputs, forms=usual_form(runtime.name), fold=())
     shipping = purpose == "shipping"
     model, example_inputs = _on_cpu(model, example_inputs)
     with new_folder(directory) as part:
@@ -94,10 +94,9 @@ def export(
     return Artifact(Path(directory), artifact.manifest)
 
 
-def usual_form(backend: str | Backend) -> Form:
+def usual_form(backend: str) -> Form:
     """Return what shortcuts with gaps become on `backend` unless it is measured."""
-    runtime = backends.get(backend) if isinstance(backend, str) else backend
-    form: Form = runtime.copy_form  # type: ignore[assignment]
+    form: Form = backends.get(backend).copy_form  # type: ignore[assignment]
     return form
 
 

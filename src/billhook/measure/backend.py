@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
+from billhook.errors import MissingExtraError
+from billhook.measure.environment import versions
 from billhook.registry import Registry
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Backend(ABC):
         rounding: Channel counts its kernels like.
         copy_form: What it usually runs fastest where a shortcut has lost some of its channels; see
             `billhook.fuse.lower`.
+        leaves_zeros_out: Whether zeros among the weights save time and bytes.
     """
 
     name: ClassVar[str]
@@ -90,6 +93,7 @@ class Backend(ABC):
     precision: ClassVar[str | None] = None
     rounding: ClassVar[Rounding] = Rounding()
     copy_form: ClassVar[str] = "pointwise"
+    leaves_zeros_out: ClassVar[bool] = False
 
     @abstractmethod
     def export(
@@ -107,6 +111,15 @@ class Backend(ABC):
             ExportError: if the network cannot be lowered; names the operator and the line.
             MissingExtraError: if the runtime or its exporter is not installed.
         """
+
+    def require(self) -> None:
+        """Raise now, without importing anything large, what `open` would raise if the runtime is missing.
+
+        Raises:
+            MissingExtraError: if its library is not installed.
+        """
+        if not versions((self.library,)):
+            raise MissingExtraError(self.library, self.extra, f"the runtime {self.name!r}")
 
     def prepare(self) -> None:  # noqa: B027 (not every runtime needs it)
         """Import the runtime, so that its code does not count as memory of the first network.

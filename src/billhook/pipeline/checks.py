@@ -25,7 +25,7 @@ def check(subject: Subject) -> None:
         InputError: if there is neither a budget nor a sparsity, an option does not exist, a pattern does not
             fit a layer, a scope matches nothing, or data are missing.
         CaptureError: if the network cannot be captured.
-        MissingExtraError: if the runtime or the training library is not installed.
+        MissingExtraError, EngineError: if the runtime or the training library is not installed.
     """
     recipe = subject.recipe
     if recipe.budget is None and not recipe.sparse.wanted:
@@ -37,9 +37,7 @@ def check(subject: Subject) -> None:
     method = None if recipe.budget is None else _check_method(recipe)
     if recipe.train is not None and recipe.data is None:
         raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
-    runtime = backends.get(recipe.export.backend)
-    if not versions((runtime.library,)):
-        raise MissingExtraError(runtime.library, runtime.extra, f"the runtime {recipe.export.backend!r}")
+    backends.get(recipe.export.backend).require()
     finetunes = recipe.data is not None and recipe.finetune.wanted
     if (subject.trains or finetunes or _decides_in_training(recipe)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")

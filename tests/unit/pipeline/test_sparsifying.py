@@ -80,6 +80,16 @@ def test_weights_alone_may_leave(alone: Done) -> None:
     assert any("onnxruntime multiplies with them" in note for note in results.notes)
 
 
+def test_the_engine_turns_zeros_into_time_and_bytes(engine: None, tmp_path: Path) -> None:
+    _, results = carried_out(recipe(ALONE, export={"backend": "billhook"}), tmp_path)
+    size, latency = results.row("size"), results.row("latency")
+    assert size is not None
+    assert latency is not None
+    assert size.after.value < 0.5 * size.before.value
+    assert latency.after.conditions["runtime"].startswith("billhook ")
+    assert not any("multiplies with them" in note for note in results.notes)
+
+
 def test_zeros_are_bytes_in_memory_and_not_in_the_encoded_weights(alone: Done) -> None:
     _, results = alone
     memory, encoded = results.row("bytes"), results.row("encoded")

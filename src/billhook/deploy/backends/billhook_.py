@@ -69,6 +69,8 @@ class BillhookEngine(Backend):
 
     Attributes:
         fallback: Name of that runtime; None to refuse such networks.
+        tuned_for: Instruction set of this processor for which shipped networks are cut by timing; None for
+            the usual cuts, where that is another processor.
     """
 
     name = "billhook"
@@ -78,9 +80,10 @@ class BillhookEngine(Backend):
     precision = "float32"
     rounding = Rounding(preferred=8, minimum=4)
     copy_form = "gather"  # a look-up is an address to it
+    leaves_zeros_out = True
 
-    def __init__(self, fallback: str | None = FALLBACK) -> None:
-        self.fallback = fallback
+    def __init__(self, fallback: str | None = FALLBACK, tuned_for: str | None = "best") -> None:
+        self.fallback, self.tuned_for = fallback, tuned_for
 
     def export(
         self, model: nn.Module, example_inputs: Any, directory: Path, *, dynamic_batch: bool = True
@@ -110,7 +113,9 @@ class BillhookEngine(Backend):
                 raise
             return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch)
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
-        file = assembled(compiled.network, tuned(compiled.network)) if dynamic_batch else compiled.file
+        file = compiled.file
+        if dynamic_batch and self.tuned_for is not None:
+            file = assembled(compiled.network, tuned(compiled.network, isa=self.tuned_for))
         (directory / "model.bhk").write_bytes(file)
         batch = None if dynamic_batch else call.batch
 
@@ -130,8 +135,8 @@ class BillhookEngine(Backend):
         )
         return Artifact.create(directory, manifest)
 
-    def prepare(self) -> None:
-        """Load the library; see `Backend.prepare`.
+    def require(self) -> None:
+        """Load the library; see `Backend.require`.
 
         Raises:
             EngineError: if it has not been built.
@@ -139,6 +144,10 @@ class BillhookEngine(Backend):
         from billhook.compile.library import library
 
         library()
+
+    def prepare(self) -> None:
+        """Load the library; see `Backend.prepare`."""
+        self.require()
 
     def open(self, artifact: Artifact, threads: int = 1) -> Session:
         """Map the model file; see `Backend.open`. Other artifacts are opened by their own runtime."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from billhook import deploy
 from billhook.graph import capture, make_plan
-from billhook.measure import size
+from billhook.measure import backends, size
 from billhook.measure.rounds import QUICK
 from billhook.pipeline.work import Work
 from billhook.results import Cost
@@ -59,7 +59,7 @@ def run(work: Work) -> dict[str, Any]:
         "parity": {name: dict(artifact.manifest.parity or {}) for name, artifact in made.items()},
         "notes": [
             *notes,
-            *_zeros(work),
+            *_zeros(work, made["compressed"].manifest.backend),
             *(f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes),
         ],
         **lowered,
@@ -97,11 +97,10 @@ def _costs(network: nn.Module, work: Work) -> dict[str, Any]:
     return {"after": after, **({"memory": graph.costs.cost(whole).bytes} if work.plan.patterns else {})}
 
 
-def _zeros(work: Work) -> list[str]:
+def _zeros(work: Work, backend: str) -> list[str]:
     """Return what patterns are to the runtime."""
-    if not work.plan.patterns:
+    if not work.plan.patterns or backends.get(backend).leaves_zeros_out:
         return []
-    backend = work.recipe.export.backend
     return [
         f"compressed: the exported file holds the zeros, and {backend} multiplies with them, so that latency "
         "and file size are those of the dense network; weights.safetensors, and files after gzip, are smaller"

@@ -117,7 +117,7 @@ def test_unsupported_operators_are_named_together_with_count_and_line() -> None:
     text = str(caught.value)
     assert "exp (×2)" in text
     assert "layer_norm (×2)" in text
-    assert "test_lower.py" in text
+    assert "test_network.py" in text
     assert "x = norm(x.exp().exp())" in text
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from billhook.deploy import export
-from billhook.errors import InputError
+from billhook.errors import EngineError, InputError
 from billhook.measure import Artifact, backends
 from tests.unit.deploy.toy_networks import Attention
 
@@ -70,3 +70,11 @@ def test_zeros_make_the_file_smaller(tmp_path: Path) -> None:
         made = export(model, torch.randn(1, 64, 8, 8), tmp_path / str(density), backend="billhook")
         sizes.append(made.model_path.stat().st_size)
     assert sizes[1] < 0.35 * sizes[0]
+
+
+def test_an_engine_that_is_not_built_is_said_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLHOOK_ENGINE", str(tmp_path / "libbillhook.so"))
+    with pytest.raises(EngineError, match=r"(?s)not built.*cmake"):
+        backends.get("billhook").require()
