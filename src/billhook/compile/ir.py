@@ -126,10 +126,12 @@ class Linear(Op):
     Attributes:
         weight: [outputs, channels · height · width].
         bias: [outputs].
+        groups: Outputs of one group of channels read only its own; other weights are zero.
     """
 
     weight: Floats
     bias: Floats
+    groups: int = 1
 
 
 @dataclass(frozen=True, eq=False)

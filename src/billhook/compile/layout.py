@@ -121,10 +121,6 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
-        if isinstance(op, Select):  # its planes are those of the inputs
-            for value in op.inputs:
-                if not value.is_vector:
-                    needs[op.output].together.add(value)
     _share_margins(network, needs)
     pitches = {}
     for need in needs.values():

@@ -20,15 +20,16 @@ def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> No
     """Write a convolution."""
     x, out = op.inputs[0], op.output
     form = layout.geometry[out]
-    in_lanes = tile.rows == IN_LANES and runs_fit(out)
-    blocks = in_blocks(op.weight, tile.rows if in_lanes or tile.rows != IN_LANES else 8)
+    if tile.rows == IN_LANES and not runs_fit(out):
+        tile = Tile(8)
+    blocks = in_blocks(op.weight, tile.rows)
     plane, down, right = op.taps.reshape(-1, 3).T
     addresses = layout.planes[x][plane] + down * layout.geometry[x].pitch + right
     data = _matrix(blocks, addresses, layout.planes[out], op.bias)
     if len(op.inputs) > 1:
         data["added"] = _in_order(blocks, layout.planes[op.inputs[1]], 0)
     args = {"blocks": blocks.blocks, "shared": blocks.shared, "before": form.before, "size": form.size}
-    if in_lanes:
+    if tile.rows == IN_LANES:
         args |= {"height": form.height, "width": form.width, "pitch": form.pitch}
         writer.instruction("runs", args, data | {"runs": _runs(form)}, op.activation)
     else:
@@ -41,7 +42,10 @@ def write_linear(writer: Writer, layout: Layout, op: Linear) -> None:
     x = op.inputs[0]
     pixels = (np.arange(x.height)[:, None] * layout.geometry[x].pitch + np.arange(x.width)).ravel()
     addresses = (layout.planes[x][:, None] + pixels).ravel()
-    blocks = in_blocks([op.weight], LANES)
+    outputs, columns = op.weight.shape
+    grid = op.weight.reshape(op.groups, outputs // op.groups, op.groups, columns // op.groups)
+    # Rows of different groups share no block: a zero times what another group reads may be NaN.
+    blocks = in_blocks((grid[g, :, g] for g in range(op.groups)), LANES)
     writer.instruction(
         "spmv",
         {"rows": LANES, "blocks": blocks.blocks, "shared": blocks.shared},

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from ctypes import byref, c_double, c_void_p, create_string_buffer
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from billhook.compile.library import ALIGN, MESSAGE, PortRecord, checked, isa_number, library, pointers
 from billhook.errors import InputError
 
+MOST_THREADS = 1024
 Floats = npt.NDArray[np.float32]
 
 
@@ -31,7 +33,7 @@ class EnginePort(NamedTuple):
 
 
 class EngineSession:
-    """Runs a model file on this processor; not to be used by two threads at a time.
+    """Runs a model file on this processor; callers in several threads take turns.
 
     Attributes:
         inputs, outputs: Names and shapes.
@@ -52,9 +54,10 @@ class EngineSession:
             EngineError: if the engine is not built, or memory does not suffice.
         """
         self._model = self._session = c_void_p()
+        self._turn, self._process = Lock(), os.getpid()
         self._library, number = library(), isa_number(isa)
-        if threads < 1:
-            raise InputError(f"threads is {threads}; it must be at least 1")
+        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+            raise InputError(f"threads is {threads!r}; it must be a number from 1 to {MOST_THREADS}")
         about = "the model" if isinstance(model, bytes) else f"the model {Path(model)}"
         why = create_string_buffer(MESSAGE)
         opened, session = c_void_p(), c_void_p()
@@ -92,16 +95,17 @@ class EngineSession:
         Raises:
             InputError: if number, shapes or batches of the arrays do not fit.
         """
-        session = self._open()
+        self._open()
         arrays = self._checked(inputs)
         batch = arrays[0].shape[0] if arrays else 1
         outputs = [np.empty((batch, *port.shape), np.float32) for port in self.outputs]
-        status = self._library.bh_session_run(
-            session,
-            pointers([a.ctypes.data for a in arrays]),
-            pointers([a.ctypes.data for a in outputs]),
-            batch,
-        )
+        with self._turn:
+            status = self._library.bh_session_run(
+                self._open(),
+                pointers([a.ctypes.data for a in arrays]),
+                pointers([a.ctypes.data for a in outputs]),
+                batch,
+            )
         checked(status, b"", "the model")
         return outputs
 
@@ -112,14 +116,19 @@ class EngineSession:
                 f"instruction {instruction} of {self.instructions}, {repeat} times, cannot be timed"
             )
         seconds = c_double()
-        status = self._library.bh_session_time(self._open(), instruction, repeat, byref(seconds))
+        with self._turn:
+            status = self._library.bh_session_time(self._open(), instruction, repeat, byref(seconds))
         checked(status, b"", f"instruction {instruction}")
         return seconds.value
 
     def close(self) -> None:
         """Give threads, memory and file back; harmless the second time."""
-        session, self._session = self._session, c_void_p()
-        model, self._model = self._model, c_void_p()
+        if os.getpid() != self._process:  # the threads are the parent's, and so is all the rest
+            self._session = self._model = c_void_p()
+            return
+        with self._turn:
+            session, self._session = self._session, c_void_p()
+            model, self._model = self._model, c_void_p()
         if session:
             self._library.bh_session_free(session)
         if model:
@@ -137,6 +146,8 @@ class EngineSession:
         self.close()
 
     def _open(self) -> c_void_p:
+        if os.getpid() != self._process:
+            raise InputError("the session belongs to the process that this one was forked from; open it here")
         if not self._session:
             raise InputError("the session is closed; open the model again")
         return self._session

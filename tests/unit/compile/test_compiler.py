@@ -135,6 +135,44 @@ def test_zeros_are_not_stored() -> None:
     assert_runs(layer, image(32, 8, 8))
 
 
+@pytest.mark.parametrize(
+    "function", [lambda x: torch.cat([x] * 3, 1), lambda x: x.repeat(1, 9, 1, 1), lambda x: x[:, [0, 0, 2]]]
+)
+def test_planes_may_be_given_several_times(function: Any) -> None:
+    assert_runs(Function(function), image(3, 9, 7))
+
+
+def test_one_channel_may_be_flattened() -> None:
+    assert_runs(
+        nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10)), image(1, 28, 28)
+    )
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(20, 20, (9, 11), groups=20),  # makes one pixel
+        nn.Conv2d(20, 20, 3, padding=1, groups=20),
+        nn.Conv2d(20, 20, 3, padding=1, groups=5),
+    ],
+)
+def test_what_is_no_number_stays_in_its_group(layer: nn.Conv2d, bad: float) -> None:
+    x = image(20, 9, 11, batch=3)
+    x[1, 2, 4, 5] = bad
+    with EngineSession(compile_model(layer.eval(), x).file) as session, torch.no_grad():
+        (found,) = session.run([x.numpy()])
+        assert np.array_equal(np.isfinite(found), np.isfinite(layer(x).numpy()))
+
+
+def test_results_that_are_no_float32_or_have_too_many_dimensions_are_refused() -> None:
+    x = image(3, 9, 7)
+    with pytest.raises(UnsupportedError, match="output has numbers of type float64"):
+        compile_model(Function(lambda x: x.double()), x)
+    with pytest.raises(UnsupportedError, match="output has 8 dimensions"):
+        compile_model(Function(lambda x: x.reshape(x.shape[0], 3, 3, 3, 7, 1, 1, 1)), x)
+
+
 def test_what_the_engine_lacks_is_named_at_once() -> None:
     model = Function(lambda x: torch.cumsum(torch.erfinv(x), 1))
     with pytest.raises(UnsupportedError, match=r"(?s)erfinv.*cumsum") as caught:

@@ -72,13 +72,16 @@ static int check_name(const bh_check *check, bh_ref name) {
     return 1;
 }
 
+#define MOST_NUMBERS ((uint64_t)1 << 40) /* of one sample of a port */
+
 /* Whether rank and shape are possible and have as many numbers as the planes. */
 static int check_shape(const bh_check *check, const bh_port_record *port) {
     if (port->rank > BH_MAX_RANK) return bh_refuse(check, "more dimensions than the engine has");
-    uint64_t arena = check->model->header->arena, numbers = 1;
+    uint64_t arena = check->model->header->arena, numbers = 1; /* more than the arena has if planes repeat */
     for (uint32_t d = 0; d < port->rank; d++) {
+        if (!port->shape[d] || numbers > MOST_NUMBERS / port->shape[d])
+            return bh_refuse(check, "its shape has no sensible size");
         numbers *= port->shape[d];
-        if (!numbers || numbers > arena) return bh_refuse(check, "its shape does not fit the arena");
     }
     uint64_t pixels = (uint64_t)port->height * port->width; /* each below 2^31 by now */
     if (pixels > arena || pixels * port->planes.count != numbers)

@@ -208,7 +208,9 @@ class Builder:
 
     def vector(self, view: View, name: str) -> Value:
         """Return a tensor [features] as a value; what was flattened comes as it was before."""
-        if len(view.shape) != 1 or view.spatial:
+        if len(view.shape) == 1 and view.spatial:  # one channel that was flattened
+            return self.read(view, name)
+        if len(view.shape) != 1:
             raise Refusal(f"works on the last dimension of a tensor of {len(view.shape) + 1} dimensions")
         value = self.read(view, name)
         return self._flat.get(value, value)

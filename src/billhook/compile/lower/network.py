@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from billhook.compile.format import MAX_RANK
 from billhook.compile.ir import Network, Port
 
 # Importing a table fills it.
@@ -117,7 +118,9 @@ def _placeholder(
     kind, sizes = node.meta["val"].dtype, tuple(int(s) for s in node.meta["val"].shape)
     if not sizes or sizes[0] != build.batch or 0 in sizes:
         unsupported.add(node, "input", f"has the shape {list(sizes)}, without the batch in front")
-    elif not kind.is_floating_point:
+    elif len(sizes) - 1 > MAX_RANK:
+        unsupported.add(node, "input", f"has {len(sizes)} dimensions")
+    elif kind != torch.float32:
         unsupported.add(node, "input", f"has numbers of type {str(kind).removeprefix('torch.')}")
     else:
         # The last two dimensions lie in a plane; a sequence is one row, a vector has a plane per number.
@@ -196,7 +199,9 @@ def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported)
     ports: list[Port] = []
     for name, leaf in zip(_output_names(spec, len(leaves)), leaves, strict=True):
         result = build.results[leaf] if isinstance(leaf, fx.Node) else leaf
-        if isinstance(result, View):
+        if isinstance(result, View) and (why := _no_output(leaf, result)):
+            unsupported.add(node, "output", why if name == "output" else f"{name!r} {why}")
+        elif isinstance(result, View):
             while name in {p.name for p in ports}:
                 name += "_"
             ports.append(Port(name, build.read(result, "output"), result.shape))
@@ -206,6 +211,14 @@ def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported)
         unsupported.check()
         unsupported.add(node, "output", "holds no tensor")
     return tuple(ports)
+
+
+def _no_output(leaf: Any, result: View) -> str:
+    """Return why a result cannot be given to the user; empty if it can."""
+    kind = leaf.meta["val"].dtype if isinstance(leaf, fx.Node) else torch.float32
+    if kind != torch.float32:
+        return f"has numbers of type {str(kind).removeprefix('torch.')}"
+    return f"has {len(result.shape) + 1} dimensions" if len(result.shape) > MAX_RANK else ""
 
 
 def _output_names(spec: Any, count: int) -> list[str]:

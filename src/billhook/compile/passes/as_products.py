@@ -125,6 +125,7 @@ def _linear(op: Convolution) -> Iterable[Op]:
             dense[own, read, row, column] = op.weight[own, :, i, j]
     made = op.output if not added else Value(f"{op.output.name}.sum", outputs)
     weight = dense.reshape(outputs, -1)
-    yield Linear((x,), made, weight, op.bias, activation=NONE if added else op.activation)
+    activation = NONE if added else op.activation
+    yield Linear((x,), made, weight, op.bias, op.groups, activation=activation)
     if added:
         yield Binary((made, *added), op.output, "add", activation=op.activation)

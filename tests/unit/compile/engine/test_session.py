@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,41 @@ def test_sessions_run_side_by_side() -> None:
     assert not wrong
 
 
+def test_callers_of_one_session_take_turns() -> None:
+    given = [numbers(*SIZE, seed=seed) for seed in range(4)]
+    with EngineSession(_softmax(), threads=2) as session:
+        wanted = [session.run([x])[0] for x in given]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda i: session.run([given[i % 4]])[0], range(40)))
+    assert all(np.array_equal(result, wanted[i % 4]) for i, result in enumerate(found))
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_lacks() -> None:
+    program = f"""
+import gc, os, sys
+import numpy as np
+from billhook.compile.session import EngineSession
+from billhook.errors import InputError
+session = EngineSession({_softmax()!r}, threads=2)
+x = np.zeros((1, {SIZE[0]}, {SIZE[1]}, {SIZE[2]}), np.float32)
+session.run([x])
+child = os.fork()
+if not child:
+    try:
+        session.run([x])
+    except InputError as error:
+        assert "open it here" in str(error)
+        del session
+        gc.collect()
+        os._exit(3)
+    os._exit(4)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+session.run([x])
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_network_may_do_nothing() -> None:
     writer = Writer(arena=64)
     planes = Planes(np.array([16], np.int32), 2, 3, 4, 16, 16)
@@ -141,7 +177,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         EngineSession(b"")
     with pytest.raises(InputError, match="threads is 0"):
         EngineSession(_softmax(), 0)
-    with pytest.raises(InputError, match="threads must be"):
+    with pytest.raises(InputError, match="threads is 1000000; it must be a number from 1 to 1024"):
         EngineSession(_softmax(), 1_000_000)
     with pytest.raises(NameNotFoundError, match="unknown instruction set 'avx3'"):
         EngineSession(_softmax(), isa="avx3")
