@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from billhook.compile import reference
 from billhook.compile.compiler import assemble, compile_model
@@ -163,6 +164,30 @@ def test_what_is_no_number_stays_in_its_group(layer: nn.Conv2d, bad: float) -> N
     with EngineSession(compile_model(layer.eval(), x).file) as session, torch.no_grad():
         (found,) = session.run([x.numpy()])
         assert np.array_equal(np.isfinite(found), np.isfinite(layer(x).numpy()))
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: functional.max_pool2d(x, 3, 2, 1),
+        lambda x: functional.max_pool2d(x, 2, 2),
+        lambda x: functional.max_pool2d(x, (9, 40), 1, (0, 3)),
+        lambda x: torch.maximum(x[:, :2], x[:, 2:]),
+        lambda x: torch.minimum(x[:, :2], x[:, 2:]),
+        lambda x: torch.relu(x),
+        lambda x: x.clamp(-1, 1),
+    ],
+)
+def test_nan_is_not_lost(function: Any, place: int) -> None:
+    x = image(4, 9, 40)
+    x[1, place, 4, 5 + place] = float("nan")
+    file = compile_model(Function(function).eval(), x).file
+    expected = np.isnan(function(x).numpy())
+    assert expected.any()
+    for isa in isas():
+        with EngineSession(file, isa=isa) as session:
+            assert np.array_equal(np.isnan(session.run([x.numpy()])[0]), expected), isa
 
 
 def test_results_that_are_no_float32_or_have_too_many_dimensions_are_refused() -> None:

@@ -24,6 +24,9 @@ BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return _mm512_mul_ps(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return _mm512_div_ps(a, b); }
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return _mm512_max_ps(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return _mm512_min_ps(a, b); }
+BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) {
+    return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+}
 BH_INLINE bh_vec bh_vec_mask(bh_vec v, uint32_t bits) { return _mm512_maskz_mov_ps((__mmask16)bits, v); }
 BH_INLINE bh_vec bh_if_negative(bh_vec x, bh_vec then, bh_vec otherwise) {
     return _mm512_mask_mov_ps(otherwise, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), then);
@@ -49,6 +52,9 @@ BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return _mm256_mul_ps(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return _mm256_div_ps(a, b); }
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return _mm256_max_ps(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return _mm256_min_ps(a, b); }
+BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) {
+    return _mm256_blendv_ps(otherwise, a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
 BH_INLINE bh_vec bh_vec_mask(bh_vec v, uint32_t bits) {
     const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     __m256i set = _mm256_and_si256(_mm256_set1_epi32((int)bits), each);
@@ -82,6 +88,7 @@ BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return vmulq_f32(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return vdivq_f32(a, b); }
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return vmaxq_f32(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return vminq_f32(a, b); }
+BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) { return vbslq_f32(vceqq_f32(a, a), otherwise, a); }
 BH_INLINE bh_vec bh_vec_mask(bh_vec v, uint32_t bits) {
     static const uint32_t each[4] = {1, 2, 4, 8};
     uint32x4_t set = vtstq_u32(vdupq_n_u32(bits), vld1q_u32(each));
@@ -117,6 +124,7 @@ BH_INLINE bh_vec bh_pick(bh_ints which, bh_vec then, bh_vec otherwise) {
 }
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return bh_pick(a > b, a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return bh_pick(a < b, a, b); }
+BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) { return bh_pick(a != a, a, otherwise); }
 BH_INLINE bh_vec bh_vec_mask(bh_vec v, uint32_t bits) {
     const bh_ints each = {1, 2, 4, 8};
     bh_ints given = {(int32_t)bits, (int32_t)bits, (int32_t)bits, (int32_t)bits};
@@ -136,6 +144,10 @@ BH_INLINE float bh_sum(bh_vec v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 #endif
 
 #define BH_PARTS (16 / BH_LANES)
+
+/* Largest and smallest number where NaN is both; bh_max and bh_min drop it in one of their arguments. */
+BH_INLINE bh_vec bh_largest(bh_vec a, bh_vec b) { return bh_nan_of(a, bh_max(a, b)); }
+BH_INLINE bh_vec bh_smallest(bh_vec a, bh_vec b) { return bh_nan_of(a, bh_min(a, b)); }
 
 /* Bits of the `part`-th vector of lanes in a pixel vector's mask. */
 BH_INLINE uint32_t bh_part(uint32_t mask, uint32_t part) {

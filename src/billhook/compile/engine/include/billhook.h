@@ -58,7 +58,8 @@ typedef struct {
 BH_API const char *bh_text(bh_status status);
 BH_API const char *bh_version(void);
 
-/* Map a file, or use bytes that the caller keeps (64-byte aligned) until bh_model_free; both are validated. */
+/* Map a file, or use bytes that the caller keeps (64-byte aligned) until bh_model_free; both are validated, once:
+ * neither may change while the model is open. Replace a file by renaming another one over it. */
 BH_API bh_status bh_model_open(const char *path, bh_model **model, char *why);
 BH_API bh_status bh_model_from_memory(const void *bytes, size_t size, bh_model **model, char *why);
 BH_API void bh_model_free(bh_model *model);

@@ -11,9 +11,9 @@ BH_INLINE bh_vec bh_two(bh_vec a, bh_vec b, const uint32_t function) {
     case 3:
         return bh_div(a, b);
     case 4:
-        return bh_max(a, b);
+        return bh_largest(a, b);
     default:
-        return bh_min(a, b);
+        return bh_smallest(a, b);
     }
 }
 

@@ -13,7 +13,7 @@ typedef struct { /* columns [from, from + count) of the output, which one line s
 } bh_stretch;
 
 BH_INLINE bh_vec bh_combine(bh_vec a, bh_vec b, const int largest) {
-    return largest ? bh_max(a, b) : bh_add(a, b);
+    return largest ? bh_largest(a, b) : bh_add(a, b);
 }
 
 /* Numbers k of a window for which at + k · dilation lies in [low, high): [*first, *last). */
@@ -134,7 +134,7 @@ static void bh_pool_wide(const bh_job *job) {
                 const float *row = in.origin + (top + (int64_t)ky * arg[POOL_DILATION_Y]) * in.pitch + left;
                 for (uint32_t kx = first; kx < right; kx++) {
                     const float v = row[(size_t)kx * arg[POOL_DILATION_X]];
-                    result = arg[POOL_MODE] ? result + v : v > result ? v : result;
+                    result = arg[POOL_MODE] ? result + v : v > result || isnan(v) ? v : result;
                 }
             }
             if (arg[POOL_MODE]) result /= bh_divisor(arg, y, 0) * bh_divisor(arg, x, 1);
