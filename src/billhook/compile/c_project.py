@@ -31,10 +31,10 @@ def write_project(
     shutil.copytree(ENGINE, directory / "engine", ignore=shutil.ignore_patterns(*_NOT_SOURCES))
     values = {"version": version, **_ports("input", inputs), **_ports("output", outputs)}
     for source in sorted(_PROJECT.iterdir()):
-        text = source.read_text()
+        text = source.read_text(encoding="utf-8")
         if source.name in _FILLED:
             text = Template(text).substitute(values)
-        (directory / source.name).write_text(text)
+        (directory / source.name).write_text(text, encoding="utf-8")
 
 
 def _ports(kind: str, ports: Sequence[EnginePort]) -> dict[str, str]:
