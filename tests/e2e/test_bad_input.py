@@ -127,7 +127,7 @@ def test_a_budget_that_cannot_be_met_names_what_can(billhook: Billhook) -> None:
 def test_no_runtime_installed(
     runtime: str, extra: str, billhook: Billhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("billhook.pipeline.checks.versions", lambda libraries: {})
+    monkeypatch.setattr("billhook.measure.backend.versions", lambda libraries: {})
     outcome = billhook("compress", NET, *SHAPE, *HALF, "--backend", runtime)
     missing, advice = f"the library '{runtime}', which is not installed", f'pip install "billhook[{extra}]"'
     check(outcome, 1, missing, advice)
