@@ -39,11 +39,6 @@ class Blocks:
         """Number of blocks."""
         return len(self.starts) - 1
 
-    @property
-    def multiplications(self) -> int:
-        """Weights that are multiplied with each pixel, kept zeros included."""
-        return self.weights.size
-
 
 def in_blocks(groups: Iterable[Floats], rows: int) -> Blocks:
     """Return matrices [outputs, k], one per group, in blocks of `rows` rows.

@@ -12,9 +12,7 @@ from billhook.compile.ir import Network
 from billhook.compile.layout import lay_out
 from billhook.compile.lower import lower
 from billhook.compile.pack import pack
-from billhook.compile.passes import run_passes
-from billhook.compile.passes.absorb_flatten import absorb_flatten
-from billhook.compile.passes.as_products import as_products
+from billhook.compile.passes import INTO_ENGINE, run_passes
 from billhook.compile.tiles import Tile
 
 
@@ -45,12 +43,12 @@ def compile_model(
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
         CompileError: if a pass breaks the network, or it is too large.
     """
-    return assemble(run_passes(lower(model, example_inputs), check=check), tiles)
+    return assemble(run_passes(lower(model, example_inputs), check=check), tiles, check=check)
 
 
-def assemble(network: Network, tiles: Mapping[str, Tile] | None = None) -> Compiled:
+def assemble(network: Network, tiles: Mapping[str, Tile] | None = None, *, check: bool = False) -> Compiled:
     """Return the model file of a network that has been through the passes, and its operators in that file."""
-    network = absorb_flatten(as_products(network))
+    network = run_passes(network, check=check, passes=INTO_ENGINE)
     return Compiled(network, assembled(network, tiles))
 
 

@@ -6,12 +6,12 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from billhook.compile.ir import NONE, Activation
+from billhook.compile.ir import NONE, Activation, Shape
 from billhook.errors import InputError
 
 MAGIC, VERSION = b"BILLHOOK", 1
@@ -19,18 +19,7 @@ ALIGN = 64  # bytes
 VECTOR = 16  # floats
 MAX_RANK, REFS_PER, ARGS_PER = 6, 8, 20
 
-ACTIVATIONS = (
-    "none",
-    "clip",
-    "leaky",
-    "sigmoid",
-    "silu",
-    "hardsigmoid",
-    "hardswish",
-    "tanh",
-    "gelu",
-    "gelu_tanh",
-)
+ACTIVATIONS: tuple[str, ...] = get_args(Shape)  # their numbers are their places
 _TARGET = ("out", "out_stride", "out_height", "out_width", "out_pitch", "before", "size")
 _SOURCE = ("height", "width", "pitch")
 _FLAT = ("out", "out_stride", "vectors", "before", "size", "function", "by_channel")

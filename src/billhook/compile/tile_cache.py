@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from billhook import __version__
-from billhook.compile.compiler import assembled
-from billhook.compile.ir import Network
+from billhook.compile.compiler import Compiled
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import ROWS, Tile
 from billhook.compile.tune import tune
@@ -24,26 +23,25 @@ log = logging.getLogger("billhook")
 MAX_BYTES = 2**20  # a network of 10,000 layers is smaller
 
 
-def tuned(network: Network, *, threads: int = 1, isa: str = "best") -> dict[str, Tile]:
+def tuned(compiled: Compiled, *, threads: int = 1, isa: str = "best") -> dict[str, Tile]:
     """Return the fastest cuts, from the cache or by timing; see `tune`.
 
     What is on the disk counts for one version of billhook, one processor, one instruction set and number of
     threads, and exactly this network, weights included. A file that is damaged or not ours is not used.
     """
-    usual = assembled(network)
-    with EngineSession(usual, threads, isa) as session:
+    with EngineSession(compiled.file, threads, isa) as session:
         conditions = [
             __version__,
             environment()["cpu"],
             session.isa,
             threads,
-            hashlib.sha256(usual).hexdigest(),
+            hashlib.sha256(compiled.file).hexdigest(),
         ]
     key = hashlib.sha256(json.dumps(conditions).encode()).hexdigest()[:32]
     path = folder() / f"{key}.json"
     known = _read(path)
     if known is None:
-        known = tune(network, threads=threads, isa=isa)
+        known = tune(compiled.network, threads=threads, isa=isa)
         _write(path, known)
     return known
 

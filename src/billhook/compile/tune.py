@@ -14,7 +14,7 @@ from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
 from billhook.compile.products import Phases, Product
 from billhook.compile.session import EngineSession
-from billhook.compile.tiles import IN_LANES, ROWS, Tile, usual_tile, work
+from billhook.compile.tiles import IN_LANES, ROWS, Tile, work
 
 PANELS = (3, 6, 12, 24, 96)
 _WORTH = 0.95  # of the time: what timing can tell from the usual cut, on a machine that does other things too
@@ -33,8 +33,8 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
         EngineError: if the engine is not built.
     """
     products = dict(_products(network))
-    usual = {op.output.name: usual_tile(op) for op in products.values()}
     works = {op.output.name: {rows: work(op, rows) for rows in ROWS} for op in products.values()}
+    usual = {name: Tile(min(each, key=each.__getitem__)) for name, each in works.items()}
     best: dict[str, Tile] = {}
     times: dict[str, float] = {}
     for tile in [None, Tile(IN_LANES), *(Tile(rows, panel) for rows in ROWS[1:] for panel in PANELS)]:
@@ -45,7 +45,7 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
         }
         if tile is not None and not tried:
             continue
-        found = _times(network, tried, products, threads, isa, repeat)
+        found = _times(network, {**usual, **tried}, products, threads, isa, repeat)
         for name in tried or usual:
             if tile is None:
                 times[name] = _WORTH * found[name]

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from billhook.errors import ExportError
 from billhook.graph.inputs import ExampleInputs, as_call
+from billhook.graph.outputs import output_name
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def named_outputs(outputs: Any) -> dict[str, Tensor]:
     """Return the tensors among `outputs` by name.
 
-    A single tensor is called "output", others by their place: key, field name or number, joined by "_".
+    Names are those of `billhook.graph.outputs`; equal ones get a "_".
     """
     paths, _ = pytree.tree_flatten_with_path(outputs)
-    found = [("_".join(_word(key) for key in path), leaf) for path, leaf in paths if isinstance(leaf, Tensor)]
     named: dict[str, Tensor] = {}
-    for place, tensor in found:
-        name = "output" if not place else f"output_{place}" if place[0].isdigit() else place
-        while name in named:
-            name += "_"
-        named[name] = tensor
+    for path, leaf in paths:
+        if isinstance(leaf, Tensor):
+            name = output_name(path)
+            while name in named:
+                name += "_"
+            named[name] = leaf
     return named
-
-
-def _word(key: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)

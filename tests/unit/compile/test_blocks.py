@@ -42,22 +42,22 @@ def test_nothing_is_lost(rows: int, outputs: int, groups: int, density: float, s
         whole[g * outputs : (g + 1) * outputs, g * 6 : (g + 1) * 6] = part
     assert np.array_equal(matrix_of(blocks, *whole.shape), whole)
     assert sorted(blocks.order[blocks.order >= 0]) == list(range(groups * outputs))
-    assert multiplications(parts, rows) == blocks.multiplications
+    assert multiplications(parts, rows) == blocks.weights.size
 
 
 def test_only_columns_that_some_row_needs_are_multiplied() -> None:
     matrix = np.zeros((8, 10), np.float32)
     matrix[:4, 3] = 1
     matrix[6, 7] = 2
-    assert in_blocks([matrix], 8).multiplications == 16  # two columns of eight rows
-    assert in_blocks([matrix], 1).multiplications == 5
+    assert in_blocks([matrix], 8).weights.size == 16  # two columns of eight rows
+    assert in_blocks([matrix], 1).weights.size == 5
 
 
 def test_rows_without_weights_cost_nothing() -> None:
     matrix = np.ones((8, 10), np.float32)
     matrix[::2] = 0
     blocks = in_blocks([matrix], 4)
-    assert blocks.multiplications == 40
+    assert blocks.weights.size == 40
     assert list(blocks.order) == [1, 3, 5, 7, 0, 2, 4, 6]
 
 

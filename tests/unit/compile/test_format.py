@@ -13,6 +13,7 @@ import billhook.compile
 from billhook.compile import format as model_file
 from billhook.compile.format import KINDS, Planes, Writer
 from billhook.compile.ir import RELU
+from billhook.compile.tiles import IN_LANES, RUN
 from billhook.errors import InputError
 
 HEADER = (Path(billhook.compile.__file__).parent / "engine" / "format.h").read_text()
@@ -50,6 +51,11 @@ def test_constants_are_those_of_the_header(name: str) -> None:
     assert stated is not None
     value = getattr(model_file, ours)
     assert stated[1].strip('"') == (value.decode() if isinstance(value, bytes) else str(value))
+
+
+def test_blocks_of_lanes_are_as_large_as_in_the_header() -> None:
+    assert f"#define BH_RUNS_ROWS {IN_LANES} " in HEADER
+    assert f"#define BH_RUN {RUN} " in HEADER
 
 
 def test_a_file_says_how_long_it_is_and_what_its_sum_is() -> None:

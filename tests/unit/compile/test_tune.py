@@ -70,11 +70,11 @@ def test_cuts_are_found_once(compiled: Compiled, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tile_cache, "folder", lambda: tmp_path / "tiles")
     found = {"relu": Tile(4, 6)}
     monkeypatch.setattr(tile_cache, "tune", lambda *_, **__: found)
-    assert tile_cache.tuned(compiled.network) == found
+    assert tile_cache.tuned(compiled) == found
     monkeypatch.setattr(tile_cache, "tune", lambda *_, **__: pytest.fail("timed again"))
-    assert tile_cache.tuned(compiled.network) == found
+    assert tile_cache.tuned(compiled) == found
     monkeypatch.setattr(tile_cache, "tune", lambda *_, **__: {})
-    assert tile_cache.tuned(compiled.network, threads=2) == {}  # other conditions
+    assert tile_cache.tuned(compiled, threads=2) == {}  # other conditions
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"relu": [3, 6]}', '{"relu": [4, 0]}', '{"relu": 4}', "{"])
@@ -83,10 +83,10 @@ def test_a_damaged_file_is_not_used(
 ) -> None:
     monkeypatch.setattr(tile_cache, "folder", lambda: tmp_path / "tiles")
     monkeypatch.setattr(tile_cache, "tune", lambda *_, **__: {"relu": Tile(8, 12)})
-    tile_cache.tuned(compiled.network)
+    tile_cache.tuned(compiled)
     (path,) = tile_cache.folder().iterdir()
     path.write_text(text)
-    assert tile_cache.tuned(compiled.network) == {"relu": Tile(8, 12)}
+    assert tile_cache.tuned(compiled) == {"relu": Tile(8, 12)}
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(
@@ -95,4 +95,4 @@ def test_a_folder_that_cannot_be_written_is_no_error(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(tile_cache, "folder", lambda: tmp_path / "file" / "tiles")
     monkeypatch.setattr(tile_cache, "tune", lambda *_, **__: {"relu": Tile(8, 12)})
-    assert tile_cache.tuned(compiled.network) == {"relu": Tile(8, 12)}
+    assert tile_cache.tuned(compiled) == {"relu": Tile(8, 12)}

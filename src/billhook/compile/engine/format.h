@@ -19,6 +19,7 @@
 #define BH_ALIGN 64       /* bytes */
 #define BH_VECTOR 16      /* floats: the unit in which pixels are counted and masked */
 #define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
+#define BH_RUN 7          /* pixels that such a block reads together */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20

@@ -230,7 +230,7 @@ static int check_runs(const bh_check *check, const bh_instruction *op) {
     if (!bh_check_ref(check, runs, sizeof(int32_t))) return 0;
     const int32_t *run = bh_i32(check->model, runs);
     for (uint32_t i = 0; i < runs.count; i++)
-        if (run[i] < 0 || (uint64_t)run[i] + 7 > length) return bh_refuse(check, "runs leave their planes");
+        if (run[i] < 0 || (uint64_t)run[i] + BH_RUN > length) return bh_refuse(check, "runs leave their planes");
     return reads_shifted(check, matrix.columns, length) && reads_shifted(check, added, length) &&
            writes_listed(check, matrix.out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
 }

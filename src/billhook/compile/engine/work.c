@@ -13,7 +13,7 @@ uint64_t bh_work(const bh_instruction *op) {
         return (uint64_t)op->ref[SPMM_WEIGHTS_REF].count * arg[SPMM_VECTORS] * BH_VECTOR / MULTIPLY_ADDS +
                (uint64_t)op->ref[SPMM_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
     case BH_RUNS:
-        return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * 7 / MULTIPLY_ADDS;
+        return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_SPMV:
         return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
     case BH_DEPTHWISE:

@@ -1,9 +1,8 @@
 """Lowering: a captured network becomes an `ir.Network` that computes one sample.
 
-The graph of ATen operators is read once, in order. A tensor is a view of planes (`base.View`), so
-what only moves planes makes no operator; the tables of operators are in `layers`, `arithmetic`,
-`activations`, `reductions`, `spatial` and `views`. What reads constants only is
-computed here.
+The graph of ATen operators is read once, in order. A tensor is a view of planes (`base.View`), so what only
+moves planes makes no operator; the tables of operators are in `layers`, `arithmetic`, `activations`,
+`reductions`, `spatial` and `views`. What reads constants only is computed here.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from billhook.graph.capture import Program, capture_program
 from billhook.graph.functional import without_in_place
 from billhook.graph.inputs import Call, ExampleInputs, as_call, repeat_batch
 from billhook.graph.memory import Memory
+from billhook.graph.outputs import output_name
 from billhook.graph.rules._base import bind
 
 _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
@@ -222,11 +222,6 @@ def _no_output(leaf: Any, result: View) -> str:
 
 
 def _output_names(spec: Any, count: int) -> list[str]:
-    """Return names of the results: "output" for a single tensor, else key, field or number."""
+    """Return names of the results, whatever they are."""
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(count)), spec))
-    names = ["_".join(_word(key) for key in path) for path, _ in paths]
-    return [f"output_{n}" if n[:1].isdigit() else n or "output" for n in names]
-
-
-def _word(key: Any) -> str:
-    return next((str(getattr(key, a)) for a in ("key", "idx", "name") if hasattr(key, a)), str(key))
+    return [output_name(path) for path, _ in paths]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 
-from billhook.compile.ir import Mean, Pair, Pool, Resize
+from billhook.compile.ir import Mean, Pair, Pool, Resize, Value
 from billhook.compile.lower.arithmetic import affine, constant_planes, spread
-from billhook.compile.lower.base import Builder, Refusal, View, operator
+from billhook.compile.lower.base import Builder, Refusal, Shape, View, operator
 from billhook.compile.lower.layers import pair
 from billhook.compile.lower.views import pad
 from billhook.graph.rules._base import Call
@@ -17,18 +18,40 @@ from billhook.graph.rules._base import Call
 Mode = Literal["max", "average", "average_inside"]
 
 
-def _dims(call: Call) -> int:
-    return 1 if "1d" in call.name else 2
+@dataclass(frozen=True)
+class _Pooling:
+    """What a pooling operator reads and makes.
+
+    Attributes:
+        dims: Spatial dimensions.
+        x: What is read.
+        source: The same as a value.
+        shape: Of a sample of the result.
+        size: Rows and pixels of the result.
+        several: Whether there are other results (numbers of the largest pixels).
+    """
+
+    dims: int
+    x: View
+    source: Value
+    shape: Shape
+    size: Pair
+    several: bool
 
 
-@operator("max_pool2d max_pool2d_with_indices max_pool1d")
-def _max_pool(build: Builder, call: Call) -> Any:
-    dims = _dims(call)
+def _pooling(build: Builder, call: Call) -> _Pooling:
+    dims = 1 if "1d" in call.name else 2
     x = build.tensor(call)
     source = build.image(x, call.node.name, dims)
     several = isinstance(call.node.meta["val"], (tuple, list))
     shape = build.shape(call, 0 if several else None)
-    size = (1 if dims == 1 else shape[1], shape[-1])
+    return _Pooling(dims, x, source, shape, (1 if dims == 1 else shape[1], shape[-1]), several)
+
+
+@operator("max_pool2d max_pool2d_with_indices max_pool1d")
+def _max_pool(build: Builder, call: Call) -> Any:
+    p = _pooling(build, call)
+    dims, source, shape, size = p.dims, p.source, p.shape, p.size
     kernel, dilation = pair(call["kernel_size"], dims), pair(call["dilation"], dims)
     stride = pair(call["stride"] or call["kernel_size"], dims)
     reach = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
@@ -46,7 +69,7 @@ def _max_pool(build: Builder, call: Call) -> Any:
         dilation=dilation,
     )
     view = build.view(made, shape)
-    return [view, None] if several else view
+    return [view, None] if p.several else view
 
 
 def _needed(size: Pair, made: Pair, reach: Pair, stride: Pair, padding: Pair) -> tuple[int, int, int, int]:
@@ -60,11 +83,8 @@ def _needed(size: Pair, made: Pair, reach: Pair, stride: Pair, padding: Pair) ->
 
 @operator("avg_pool2d avg_pool1d")
 def _average_pool(build: Builder, call: Call) -> View:
-    dims = _dims(call)
-    x = build.tensor(call)
-    source = build.image(x, call.node.name, dims)
-    shape = build.shape(call)
-    size = (1 if dims == 1 else shape[1], shape[-1])
+    p = _pooling(build, call)
+    dims, x, source, shape, size = p.dims, p.x, p.source, p.shape, p.size
     kernel = pair(call["kernel_size"], dims)
     stride = pair(call["stride"] or call["kernel_size"], dims)
     declared = pair(call["padding"], dims, fill=0)
@@ -95,12 +115,8 @@ def _average_pool(build: Builder, call: Call) -> View:
     "adaptive_avg_pool2d adaptive_max_pool2d _adaptive_avg_pool2d adaptive_avg_pool1d adaptive_max_pool1d"
 )
 def _adaptive_pool(build: Builder, call: Call) -> Any:
-    dims = _dims(call)
-    x = build.tensor(call)
-    source = build.image(x, call.node.name, dims)
-    several = isinstance(call.node.meta["val"], (tuple, list))
-    shape = build.shape(call, 0 if several else None)
-    size = (1 if dims == 1 else shape[1], shape[-1])
+    p = _pooling(build, call)
+    x, source, shape, size = p.x, p.source, p.shape, p.size
     largest = "max" in call.name
     if size == (1, 1) and not largest:
         made = source if source.is_vector else build.run(Mean, call, [source], (shape[0], 1, 1))
@@ -124,7 +140,7 @@ def _adaptive_pool(build: Builder, call: Call) -> Any:
         view = build.reshape(x, shape, call.node.name) if x.shape == shape else build.view(source, shape)
     else:
         view = spread(build, call, build.view(source), size, shape)
-    return [view, None] if several else view
+    return [view, None] if p.several else view
 
 
 def _windows(pixels: int, made: int) -> Pair:

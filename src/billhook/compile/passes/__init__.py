@@ -7,6 +7,11 @@
     fuse_residual       additions move into convolutions
     drop_unused         what nobody reads goes
 
+and then, into the engine's operators:
+
+    as_products         convolutions become products, depthwise windows or linear layers
+    absorb_flatten      linear layers read planes where they lie
+
 That is their order: what one makes, the next may use.
 """
 
@@ -19,6 +24,8 @@ import numpy.typing as npt
 
 from billhook.compile import reference
 from billhook.compile.ir import Network
+from billhook.compile.passes.absorb_flatten import absorb_flatten
+from billhook.compile.passes.as_products import as_products
 from billhook.compile.passes.drop_unused import drop_unused
 from billhook.compile.passes.fold_affine import fold_affine
 from billhook.compile.passes.fold_padding import fold_padding
@@ -38,6 +45,9 @@ PASSES: tuple[Pass, ...] = (
     drop_unused,
 )
 """In the order in which they run; the name of a pass is that of its function."""
+
+INTO_ENGINE: tuple[Pass, ...] = (as_products, absorb_flatten)
+"""What comes last; no operator of theirs is known to the passes before."""
 
 TOLERANCE = 1e-5  # of the largest output; folded weights are rounded to float32
 _SEED = 0

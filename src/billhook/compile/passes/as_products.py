@@ -68,8 +68,7 @@ def _depthwise(op: Convolution) -> Depthwise:
 
 def taps(op: Convolution) -> tuple[tuple[Pair, ...], Integers]:
     """Return the phases that a convolution reads, and its taps [groups, k, 3] in them; k as in its weight."""
-    outputs, inputs, *kernel = op.weight.shape
-    del outputs
+    inputs, *kernel = op.weight.shape[1:]
     rows, columns = (
         [divmod(k * op.dilation[axis] - op.padding[2 * axis], op.stride[axis]) for k in range(kernel[axis])]
         for axis in (0, 1)

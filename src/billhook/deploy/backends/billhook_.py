@@ -115,7 +115,7 @@ class BillhookEngine(Backend):
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
         file = compiled.file
         if dynamic_batch and self.tuned_for is not None:
-            file = assembled(compiled.network, tuned(compiled.network, isa=self.tuned_for))
+            file = assembled(compiled.network, tuned(compiled, isa=self.tuned_for))
         (directory / "model.bhk").write_bytes(file)
         batch = None if dynamic_batch else call.batch
 

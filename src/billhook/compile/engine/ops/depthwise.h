@@ -10,7 +10,7 @@ typedef struct { /* one plane */
     const float *weights;
     float bias;
     const bh_instruction *op;
-    bh_vec low, high; /* of the clip that every sum goes through */
+    bh_bounds bounds;
 } bh_window;
 
 /* ROWS rows from row y on, the last pixels first: a vector that reaches into the next row is written before it. */
@@ -36,7 +36,7 @@ BH_INLINE void bh_depthwise_rows(const bh_window *w, const bh_target *out, uint3
         }
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < ROWS; r++) {
-            bh_vec s = bh_clip(sum[r], w->low, w->high);
+            bh_vec s = bh_clip(sum[r], w->bounds.low, w->bounds.high);
             if (rare) s = bh_activate(s, w->op->function, w->op->low, w->op->high);
             bh_put(out->origin + (size_t)(y + r) * out->pitch + j, bh_limit(out, y + r), s, out->width - j);
         }
@@ -59,10 +59,7 @@ BH_DEPTHWISE_PLANE(bh_depthwise_5_2, 2, 5, 2)
 static void bh_depthwise(const bh_job *job) {
     const bh_instruction *op = job->op;
     const uint32_t size = op->arg[DEPTHWISE_KERNEL], stride = op->arg[DEPTHWISE_STRIDE];
-    const int clip = op->function == BH_CLIP; /* all others begin with clip(-inf, inf), which is no branch */
-    bh_window w = {.op = op};
-    w.low = bh_set(clip ? op->low : -INFINITY);
-    w.high = bh_set(clip ? op->high : INFINITY);
+    bh_window w = {.op = op, .bounds = bh_bounds_of(op)};
     uint32_t c, end;
     bh_share(job, op->ref[DEPTHWISE_IN_REF].count, &c, &end);
     for (; c < end; c++) {

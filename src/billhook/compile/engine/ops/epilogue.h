@@ -84,6 +84,17 @@ static __attribute__((noinline)) bh_vec bh_activate_rarely(bh_vec v, uint32_t fu
     }
 }
 
+/* The clip that every sum goes through: what clips is done with it, all others come after clip(-inf, inf). So
+ * the usual activations need no branch for every vector. */
+typedef struct {
+    bh_vec low, high;
+} bh_bounds;
+
+BH_INLINE bh_bounds bh_bounds_of(const bh_instruction *op) {
+    const int clip = op->function == BH_CLIP;
+    return (bh_bounds){bh_set(clip ? op->low : -INFINITY), bh_set(clip ? op->high : INFINITY)};
+}
+
 BH_INLINE bh_vec bh_activate(bh_vec v, uint32_t function, float low, float high) {
     if (function == BH_NONE) return v;
     if (function == BH_CLIP) return bh_clip(v, bh_set(low), bh_set(high));

@@ -5,7 +5,6 @@
  * multiple of 7 long.
  */
 
-#define BH_RUN 7
 #if BH_LANES == 16 || defined(__aarch64__) /* 32 registers */
 #define BH_RUN_VECS 2
 #define BH_RUN_RUNS 2

@@ -27,7 +27,7 @@ typedef struct { /* one block of rows */
     const int32_t *added; /* NULL if nothing is */
     const uint16_t *mask;
     const bh_instruction *op;
-    bh_vec low, high; /* of the clip that every sum goes through */
+    bh_bounds bounds;
 } bh_block;
 
 /* Activations that are no clip, over sums that were just stored: once in the library, not once for every tile. */
@@ -75,7 +75,7 @@ BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t
             bh_vec s = sum[r][v];
             uint32_t lane = first + v;
             if (b->added) s = bh_add(s, bh_load(arena + b->added[from + r] + (size_t)lane * BH_LANES));
-            s = bh_clip(s, b->low, b->high);
+            s = bh_clip(s, b->bounds.low, b->bounds.high);
             s = bh_vec_mask(s, bh_part(b->mask[lane / BH_PARTS], lane % BH_PARTS));
             bh_store(out + v * BH_LANES, s);
         }
@@ -137,10 +137,8 @@ static void bh_spmm(const bh_job *job) {
     const int32_t *columns = bh_i32(model, op->ref[SPMM_COLUMNS_REF]);
     const float *weights = bh_f32(model, op->ref[SPMM_WEIGHTS_REF]);
     const int32_t *added = op->ref[SPMM_ADDED_REF].count ? bh_i32(model, op->ref[SPMM_ADDED_REF]) : NULL;
-    const int clip = op->function == BH_CLIP; /* all others begin with clip(-inf, inf), which is no branch */
     bh_block b = {.arena = job->arena, .mask = bh_u16(model, op->ref[SPMM_MASK_REF]), .op = op};
-    b.low = bh_set(clip ? op->low : -INFINITY);
-    b.high = bh_set(clip ? op->high : INFINITY);
+    b.bounds = bh_bounds_of(op);
     uint32_t unit, end;
     bh_share(job, panels * blocks, &unit, &end);
     for (; unit < end; unit++) { /* all blocks run over a panel, while its pixels are in the cache */
