@@ -11,7 +11,7 @@ from billhook.compile.ir import Floats, Integers, Op, Pair
 class Phases(Op):
     """Every `step`-th row and pixel of x, once for each phase, planes of one phase after those of another.
 
-    Channels of a quantised x are filled up to whole quads, so that every phase begins with a plane of its own.
+    Channels of a quantised x are filled up to whole quads: every phase begins with a plane of its own.
 
     Attributes:
         step: Vertical, horizontal.

@@ -106,12 +106,11 @@ def _product(op: Convolution, split: dict[tuple[Value, Pair, tuple[Pair, ...]], 
     if op.stride != (1, 1):
         key = (x, op.stride, phases)
         if key not in split:
-            split[key] = Value(
-                f"{x.name}.phases{len(split)}",
-                _stored(x) * len(phases),
-                *(-(-size // step) for size, step in zip((x.height, x.width), op.stride, strict=True)),
-                x.quantised,
+            height, width = (
+                -(-size // step) for size, step in zip((x.height, x.width), op.stride, strict=True)
             )
+            name, channels = f"{x.name}.phases{len(split)}", _stored(x) * len(phases)
+            split[key] = Value(name, channels, height, width, x.quantised)
             yield Phases((x,), split[key], op.stride, phases)
         x = split[key]
     weight = op.weight.reshape(op.groups, op.weight.shape[0] // op.groups, -1)
