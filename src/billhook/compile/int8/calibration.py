@@ -52,8 +52,10 @@ class Calibration:
             raise NameNotFoundError("calibration method", self.method, METHODS)
         if not 50 < self.percentile <= 100:
             raise InputError(f"percentile is {self.percentile}; it must be above 50 and at most 100")
-        if isinstance(self.batches, Tensor) or isinstance(self.batches, Mapping):
-            raise InputError("batches of a calibration must be a list of batches; write [batch] for a single one")
+        if isinstance(self.batches, (Tensor, Mapping)):
+            raise InputError(
+                "batches of a calibration must be a list of batches; write [batch] for a single one"
+            )
         if isinstance(self.batches, Iterator) or not isinstance(self.batches, Iterable):
             raise InputError(
                 "batches of a calibration must be a list, or a loader that can be gone through again, not a "

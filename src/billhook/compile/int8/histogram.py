@@ -51,7 +51,7 @@ class Histogram:
             self.zeros += x.numel()
             return
         self._widen()
-        for part in x.flatten().split(_CHUNK):
+        for part in torch.split(x.flatten(), _CHUNK):
             zeros = part.numel() - int(part.count_nonzero())
             bins = (part / self.width).floor_().long().sub_(self._first)
             found = torch.bincount(bins, minlength=len(self.counts)).numpy()

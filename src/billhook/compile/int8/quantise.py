@@ -38,8 +38,8 @@ def quantise(
 ) -> Quantisation:
     """Return a network, as the passes leave it, with convolutions and linear layers in integers.
 
-    Convolutions make values in 8 bits, except those that make one pixel; these and linear layers make float32.
-    Inputs and outputs of the network are float32.
+    Convolutions make values in 8 bits, except those that make one pixel; these and linear layers make
+    float32, and so are the inputs and outputs of the network.
 
     Args:
         network: After the passes; not in the engine's operators.
@@ -58,8 +58,10 @@ def quantise(
         reasons = choose(network, keep, refused)
         integer = [op for op in network if not reasons[op]]
         on = grids(integer, filter(moves, integer), ranges)
-        weights = {op: _whole(op, on, ranges, correct_bias) for op in integer if isinstance(op, WEIGHTED)}
-        large = {op: _TOO_LARGE for op, made in weights.items() if made.overflows}
+        weights: dict[Op, Whole] = {
+            op: _whole(op, on, ranges, correct_bias) for op in integer if isinstance(op, WEIGHTED)
+        }
+        large: dict[Op, str] = {op: _TOO_LARGE for op, made in weights.items() if made.overflows}
         if not large:
             break
         refused |= large
