@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 BINS = 8192  # 16 to 32 for each of the 255 steps of a grid
+LEAST_WIDTH = 2.0**-100  # numbers below it are as good as zero, and float32 still divides by it
 _CHUNK = 2**22  # numbers whose bins are in memory at once
 
 Numbers = npt.NDArray[np.float64]
@@ -63,7 +64,7 @@ class Histogram:
         """Let the bins cover all that was seen, and zero."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         old_width, old_first, old = self.width, self._first, self.counts
-        width = old_width or 2.0 ** math.ceil(math.log2((high - low) / (BINS - 2)))
+        width = old_width or max(LEAST_WIDTH, 2.0 ** math.ceil(math.log2((high - low) / (BINS - 2))))
         while math.floor(high / width) - math.floor(low / width) >= BINS:
             width *= 2
         first, last = math.floor(low / width), math.floor(high / width) + 1
@@ -71,5 +72,5 @@ class Histogram:
             return
         self.width, self._first, self.counts = width, first, np.zeros(last - first)
         if len(old):
-            merged = (old_first + np.arange(len(old))) // round(width / old_width)
+            merged = np.floor((old_first + np.arange(len(old))) * (old_width / width)).astype(np.int64)
             np.add.at(self.counts, merged - first, old)
