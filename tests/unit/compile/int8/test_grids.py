@@ -18,7 +18,8 @@ bounds = st.floats(-1e6, 1e6)
 def test_a_grid_covers_its_range_to_half_a_step_and_has_zero(a: float, b: float) -> None:
     low, high = min(a, b, 0.0), max(a, b, 0.0)
     made = grid(min(a, b), max(a, b))
-    assert made.scale > 0 and 0 <= made.zero <= 255
+    assert made.scale > 0
+    assert 0 <= made.zero <= 255
     slack = made.scale / 2 + 1e-5 * (high - low)
     assert -made.zero * made.scale <= low + slack
     assert (255 - made.zero) * made.scale >= high - slack
@@ -26,7 +27,8 @@ def test_a_grid_covers_its_range_to_half_a_step_and_has_zero(a: float, b: float)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "zero"), [(0.0, 5.0, 0), (2.0, 5.0, 0), (-5.0, 0.0, 255), (-5.0, -2.0, 255), (-1.0, 2.0, 85)]
+    ("low", "high", "zero"),
+    [(0.0, 5.0, 0), (2.0, 5.0, 0), (-5.0, 0.0, 255), (-5.0, -2.0, 255), (-1.0, 2.0, 85)],
 )
 def test_zero_points(low: float, high: float, zero: int) -> None:
     assert grid(low, high).zero == zero

@@ -25,7 +25,8 @@ def test_every_number_is_counted_once_where_it_is(parts: list[list[float]]) -> N
     assert seen.zeros == (numbers == 0).sum()
     others = np.sort(numbers[numbers != 0])
     assert seen.counts.sum() == len(others)
-    assert (seen.counts >= 0).all() and len(seen.counts) <= BINS + 1
+    assert (seen.counts >= 0).all()
+    assert len(seen.counts) <= BINS + 1
     found = np.repeat(seen.centres, seen.counts.astype(int))
     assert np.abs(found - others).max(initial=0.0) <= seen.width
 
@@ -51,4 +52,5 @@ def test_bins_are_fine_enough_for_a_grid_and_stay_few() -> None:
 def test_nothing_and_zeros_have_no_bins(numbers: list[float]) -> None:
     seen = Histogram()
     seen.add(torch.tensor(numbers))
-    assert seen.width == 0 and seen.zeros == len(numbers)
+    assert seen.width == 0
+    assert seen.zeros == len(numbers)
