@@ -12,7 +12,7 @@ from pathlib import Path
 from billhook.errors import EngineError, InputError, NameNotFoundError, StorageError
 
 VARIABLE = "BILLHOOK_ENGINE"
-ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512": 3, "neon": 4}
+ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512": 3, "neon": 4, "avx512vnni": 5, "dotprod": 6}
 MESSAGE = 256
 ALIGN = 64
 ENGINE = Path(__file__).parent / "engine"
