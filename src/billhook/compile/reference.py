@@ -46,14 +46,8 @@ def run(
     left = network.uses
     with torch.no_grad():
         for op in network:
-            made = _activated(op.activation, _RUN[type(op)](op, *(values[v] for v in op.inputs)))
             v = op.output
-            if made.shape[1:] != (v.channels, v.height, v.width):
-                raise CompileError(
-                    f"{op.kind} {v.name!r} makes samples of shape {tuple(made.shape[1:])}, but its output "
-                    f"has {(v.channels, v.height, v.width)}"
-                )
-            values[v] = made if v.quantised is None else _rounded(made, v.quantised)
+            values[v] = apply(op, [values[value] for value in op.inputs])
             if observe is not None:
                 observe(v, values[v])
             left.subtract(op.inputs)
@@ -61,6 +55,22 @@ def run(
                 if not left[value]:
                     del values[value]  # big networks would not fit otherwise
     return [values[p.value].reshape(-1, *p.shape).numpy() for p in network.outputs]
+
+
+def apply(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
+    """Return what one operator makes of its inputs, [samples, channels, height, width] each.
+
+    Raises:
+        CompileError: if that has another shape than the operator's output.
+    """
+    made = _activated(op.activation, _RUN[type(op)](op, *inputs))
+    v = op.output
+    if made.shape[1:] != (v.channels, v.height, v.width):
+        raise CompileError(
+            f"{op.kind} {v.name!r} makes samples of shape {tuple(made.shape[1:])}, but its output "
+            f"has {(v.channels, v.height, v.width)}"
+        )
+    return made if v.quantised is None else _rounded(made, v.quantised)
 
 
 def _activated(activation: ir.Activation, x: Tensor) -> Tensor:

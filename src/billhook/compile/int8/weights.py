@@ -24,7 +24,7 @@ class Whole:
     Attributes:
         weight: Whole multiples of `scale`, as floats; zeros are still zeros.
         scale: [outputs].
-        bias: [outputs].
+        bias: [outputs], whole multiples of `scale` · the step of the input, as far as float32 holds them.
         overflows: A sum could be too large for the engine.
     """
 
@@ -55,6 +55,9 @@ def whole(
     made = (multiples * scale[:, None]).astype(np.float32)
     if inputs_means is not None:
         error = ((made - rows) * inputs_means.reshape(rows.shape)).sum(axis=1)
-        bias = (bias - error).astype(np.float32)
-    sums = np.abs(multiples).sum(axis=1) * INPUTS + np.abs(bias) / (step * scale.astype(np.float64))
-    return Whole(made.reshape(weight.shape), scale, bias, bool((sums > LARGEST_SUM).any()))
+        bias = bias - error
+    unit = step * scale.astype(np.float64)
+    begins = np.round(bias / unit)
+    sums = np.abs(multiples).sum(axis=1) * INPUTS + np.abs(begins)
+    overflows = bool((sums > LARGEST_SUM).any())
+    return Whole(made.reshape(weight.shape), scale, (begins * unit).astype(np.float32), overflows)

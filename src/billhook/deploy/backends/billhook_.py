@@ -145,11 +145,12 @@ class BillhookEngine(Backend):
             return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch, calibration)
         compiled = assemble(found.network)
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
-        file = compiled.file
+        file, tiles = compiled.file, {}
         if dynamic_batch and self.tuned_for is not None:
-            file = assembled(compiled.network, tuned(compiled, isa=self.tuned_for))
+            tiles = tuned(compiled, isa=self.tuned_for)
+            file = assembled(compiled.network, tiles)
         if calibration is not None and dynamic_batch:
-            check_agreement(found.network, file, calibration.first())
+            check_agreement(found.network, file, tiles, calibration.first())
         (directory / "model.bhk").write_bytes(file)
         batch = None if dynamic_batch else call.batch
 
