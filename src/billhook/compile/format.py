@@ -23,6 +23,9 @@ ACTIVATIONS: tuple[str, ...] = get_args(Shape)  # their numbers are their places
 _TARGET = ("out", "out_stride", "out_height", "out_width", "out_pitch", "before", "size")
 _SOURCE = ("height", "width", "pitch")
 _SPMM = ("rows", "blocks", "vectors", "shared", "panel", "before", "size")
+_RUNS = ("blocks", "shared", "height", "width", "pitch", "before", "size")
+_BYTES = ("zero", "low", "high", "unit", "added_scale", "added_zero")
+_QUADS = ("columns", "starts", "weights", "bias", "scale", "out")
 _FLAT = ("out", "out_stride", "vectors", "before", "size", "function", "by_channel")
 _FLAT_REFS = ("in", "scale", "shift", "mask")
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -56,16 +59,14 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "softmax": (_FLAT, _FLAT_REFS),
     "depthwise": ((*_TARGET, *_SOURCE, "kernel", "stride", "top", "left"), ("in", "weights", "bias")),
     "runs": (
-        ("blocks", "shared", "height", "width", "pitch", "before", "size"),
+        _RUNS,
         ("columns", "starts", "weights", "bias", "out", "added", "runs"),
     ),
-    "spmm8": (
-        (*_SPMM, "zero", "low", "high", "unit", "added_scale", "added_zero"),
-        ("columns", "starts", "weights", "bias", "scale", "out", "added", "mask"),
-    ),
-    "spmv8": (("rows", "blocks", "shared"), ("columns", "starts", "weights", "bias", "scale", "out")),
+    "spmm8": ((*_SPMM, *_BYTES), (*_QUADS, "added", "mask")),
+    "spmv8": (("rows", "blocks", "shared"), _QUADS),
     "quantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
     "dequantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
+    "runs8": ((*_RUNS, *_BYTES), (*_QUADS, "added", "runs")),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

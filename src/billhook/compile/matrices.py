@@ -31,7 +31,7 @@ def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> No
     args = {"blocks": blocks.blocks, "shared": blocks.shared, "before": form.before, "size": form.size}
     if tile.rows == IN_LANES:
         args |= {"height": form.height, "width": form.width, "pitch": form.pitch}
-        writer.instruction("runs", args, data | {"runs": _runs(form)}, op.activation)
+        writer.instruction("runs", args, data | {"runs": runs_of(form)}, op.activation)
     else:
         args |= {"rows": blocks.rows, "vectors": form.vectors, "panel": min(tile.panel, form.vectors)}
         writer.instruction("spmm", args, data | {"mask": form.mask}, op.activation)
@@ -71,7 +71,7 @@ def _in_order(blocks: Blocks, planes: Integers, missing: int) -> Integers:
     return np.where(blocks.order < 0, missing, planes[blocks.order]).astype(np.int32)
 
 
-def _runs(form: Geometry) -> Integers:
+def runs_of(form: Geometry) -> Integers:
     """Return the first pixels of runs that cover all rows; the last one of a row may overlap."""
     places = np.minimum(np.arange(0, form.width, RUN), form.width - RUN)
     return (np.arange(form.height)[:, None] * form.pitch + places).ravel().astype(np.int32)

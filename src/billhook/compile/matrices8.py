@@ -10,10 +10,10 @@ import numpy.typing as npt
 from billhook.compile.format import Writer, float_bits
 from billhook.compile.ir import NONE, QUAD, Activation, Integers, Linear, Quantised
 from billhook.compile.layout import Geometry, Layout
-from billhook.compile.matrices import LANES
+from billhook.compile.matrices import LANES, runs_of
 from billhook.compile.products import Product
 from billhook.compile.quads import QuadMatrix, in_quad_blocks, linear_matrix, product_matrix
-from billhook.compile.tiles import PANEL, ROWS_OF_QUADS, Tile
+from billhook.compile.tiles import IN_LANES, PANEL, ROWS_OF_QUADS, Tile, runs_fit
 from billhook.errors import CompileError
 
 
@@ -29,18 +29,17 @@ def write_quantised_product(writer: Writer, layout: Layout, op: Product, tile: T
     assert x.quantised
     assert out.quantised
     assert op.weight_scale is not None
-    rows = tile.rows if tile.rows in ROWS_OF_QUADS else ROWS_OF_QUADS[0]
+    rows, panel = tile.rows, tile.panel
+    if rows not in ROWS_OF_QUADS or (rows == IN_LANES and not runs_fit(out)):
+        rows, panel = 8, PANEL
     matrix = product_matrix(op)
     blocks = in_quad_blocks(matrix, rows)
     form, padded = layout.geometry[out], blocks.blocks * rows
     scale = x.quantised.scale * op.weight_scale.astype(np.float64)
     low, high, activation = _bounds(op.activation, out.quantised)
     args = {
-        "rows": rows,
         "blocks": blocks.blocks,
-        "vectors": form.vectors,
         "shared": blocks.shared,
-        "panel": min(tile.panel if tile.rows == rows else PANEL, form.vectors),
         "before": form.before,
         "size": form.size,
         "zero": out.quantised.zero,
@@ -55,14 +54,18 @@ def write_quantised_product(writer: Writer, layout: Layout, op: Product, tile: T
         "bias": _filled(_whole_bias(matrix, op.bias, scale, x.quantised), padded),
         "scale": _filled((scale / out.quantised.scale).astype(np.float32), padded),
         "out": _filled(layout.planes[out], padded // QUAD, -1),
-        "mask": form.mask,
     }
     if len(op.inputs) > 1:
         added = op.inputs[1].quantised
         assert added
         args |= {"added_scale": float_bits(added.scale / out.quantised.scale), "added_zero": added.zero}
         data["added"] = _filled(layout.planes[op.inputs[1]], padded // QUAD)
-    writer.instruction("spmm8", args, data, activation)
+    if rows == IN_LANES:
+        args |= {"height": form.height, "width": form.width, "pitch": form.pitch}
+        writer.instruction("runs8", args, data | {"runs": runs_of(form)}, activation)
+    else:
+        args |= {"rows": rows, "vectors": form.vectors, "panel": min(panel, form.vectors)}
+        writer.instruction("spmm8", args, data | {"mask": form.mask}, activation)
 
 
 def write_quantised_linear(writer: Writer, layout: Layout, op: Linear) -> None:

@@ -82,7 +82,8 @@ typedef enum {
     BH_SPMV8 = 12,    /* SPMV from quads to floats */
     BH_QUANTISE = 13, /* floats to quads */
     BH_DEQUANTISE = 14,
-    BH_KINDS = 15
+    BH_RUNS8 = 15, /* RUNS on quads */
+    BH_KINDS = 16
 } bh_kind;
 
 typedef struct {
@@ -259,7 +260,7 @@ enum {
 enum { /* BH_SPMM8: y = (Σ_k weights[k][r] · quad columns[k] + bias[r]) · scale[r] (+ (added - ADDED_ZERO) · ADDED_SCALE) + ZERO,
         * rounded and held between LOW and HIGH; the first arguments are SPMM's. An activation that is left is one of
         * (y - ZERO) · UNIT */
-    SPMM8_ZERO = SPMM_SIZE + 1,
+    SPMM8_ZERO = SPMM_SIZE + 1, /* as many arguments as RUNS has are before it */
     SPMM8_LOW,
     SPMM8_HIGH,
     SPMM8_UNIT,        /* bits of a float */
@@ -276,6 +277,10 @@ enum {
     SPMM8_ADDED_REF,   /* int32 [blocks · rows / 4] */
     SPMM8_MASK_REF,
 };
+
+/* BH_RUNS8: SPMM8 in blocks of 32 rows at runs of 7 pixels. The first seven arguments are RUNS', the others SPMM8's,
+ * and so are the data, but for runs in the place of masks. */
+enum { RUNS8_RUNS_REF = SPMM8_MASK_REF };
 
 enum { /* BH_SPMV8: out[r] = (Σ_k weights[k][r] · quad columns[k] + bias[r]) · scale[r]; arguments are SPMV's */
     SPMV8_COLUMNS_REF,

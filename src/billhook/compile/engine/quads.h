@@ -76,6 +76,25 @@ BH_INLINE bh_quad bh_quads_of(const bh_vec v[4]) {
     return bh_transposed(BH_X86(packus_epi16)(a, b));
 }
 
+/* LANES bytes as floats, and floats as bytes, rounded as above. */
+#if BH_LANES == 16
+BH_INLINE bh_vec bh_float_of_bytes(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p)));
+}
+BH_INLINE void bh_bytes_of(void *p, bh_vec within) {
+    _mm_storeu_si128(p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(within)));
+}
+#else
+BH_INLINE bh_vec bh_float_of_bytes(const void *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p)));
+}
+BH_INLINE void bh_bytes_of(void *p, bh_vec within) {
+    const __m256i whole = _mm256_cvtps_epi32(within);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(p, _mm_packus_epi16(words, words));
+}
+#endif
+
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(BH_PORTABLE_VECTORS)
 #define BH_SHIFT 128
 typedef int32x4_t bh_quad;
@@ -117,6 +136,17 @@ BH_INLINE bh_quad bh_quads_of(const bh_vec v[4]) {
     const int16x8_t b = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(v[2])), vqmovn_s32(vcvtnq_s32_f32(v[3])));
     const uint8x16_t bytes = vcombine_u8(vqmovun_s16(a), vqmovun_s16(b));
     return vreinterpretq_s32_u8(vqtbl1q_u8(bytes, vld1q_u8(order)));
+}
+BH_INLINE bh_vec bh_float_of_bytes(const void *p) {
+    uint32_t four;
+    memcpy(&four, p, sizeof four);
+    const uint16x8_t words = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+    return vcvtq_f32_u32(vmovl_u16(vget_low_u16(words)));
+}
+BH_INLINE void bh_bytes_of(void *p, bh_vec within) {
+    const uint16x4_t words = vqmovn_u32(vcvtnq_u32_f32(within));
+    const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(vqmovn_u16(vcombine_u16(words, words))), 0);
+    memcpy(p, &four, sizeof four);
 }
 
 #else
@@ -168,6 +198,21 @@ BH_INLINE bh_quad bh_quads_of(const bh_vec v[4]) {
     }
     return made;
 }
+BH_INLINE bh_vec bh_float_of_bytes(const void *p) {
+    const uint8_t *byte = p;
+    return (bh_vec){byte[0], byte[1], byte[2], byte[3]};
+}
+BH_INLINE void bh_bytes_of(void *p, bh_vec within) {
+    uint8_t *byte = p;
+    within = bh_round(bh_max(within, bh_set(0.0f))); /* so that NaN is 0 */
+    for (int i = 0; i < 4; i++) byte[i] = (uint8_t)within[i];
+}
 #endif
+
+BH_INLINE int32_t bh_lane(const float *p) {
+    int32_t bits;
+    memcpy(&bits, p, sizeof bits);
+    return bits;
+}
 
 #endif

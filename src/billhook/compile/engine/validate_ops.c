@@ -116,13 +116,11 @@ static int check_spmm(const bh_check *check, const bh_instruction *op) {
 
 static int is_byte(uint32_t x) { return x < 256; }
 
-/* Scales are any numbers: what is out of range, or none, is rounded to a byte all the same. */
-static int check_spmm8(const bh_check *check, const bh_instruction *op) {
-    const uint32_t *arg = op->arg;
-    const bh_matrix matrix = {
-        arg[SPMM_ROWS],
-        arg[SPMM_BLOCKS],
-        arg[SPMM_SHARED],
+static bh_matrix quads_of(const bh_instruction *op, uint32_t rows, uint32_t blocks, uint32_t shared) {
+    return (bh_matrix){
+        rows,
+        blocks,
+        shared,
         op->ref[SPMM8_COLUMNS_REF],
         op->ref[SPMM8_STARTS_REF],
         op->ref[SPMM8_WEIGHTS_REF],
@@ -130,30 +128,34 @@ static int check_spmm8(const bh_check *check, const bh_instruction *op) {
         op->ref[SPMM8_OUT_REF],
         4,
     };
-    if (matrix.rows != 4 && matrix.rows != 8) return bh_refuse(check, "blocks must have 4 or 8 rows");
+}
+
+static int check_bytes(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
     if (!is_byte(arg[SPMM8_ZERO]) || !is_byte(arg[SPMM8_LOW]) || !is_byte(arg[SPMM8_HIGH]) ||
         !is_byte(arg[SPMM8_ADDED_ZERO]))
         return bh_refuse(check, "a number of 8 bits is larger than 255");
-    if (!check_matrix(check, &matrix)) return 0;
-    if (op->ref[SPMM8_SCALE_REF].count != matrix.bias.count)
+    return 1;
+}
+
+/* Scales may be any numbers: what is out of range, or none, is rounded to a byte all the same. */
+static int check_scales(const bh_check *check, const bh_instruction *op) {
+    if (op->ref[SPMM8_SCALE_REF].count != op->ref[SPMM8_BIAS_REF].count)
         return bh_refuse(check, "not one scale for every row");
-    return bh_check_ref(check, op->ref[SPMM8_SCALE_REF], 4) &&
+    return bh_check_ref(check, op->ref[SPMM8_SCALE_REF], 4);
+}
+
+static int check_spmm8(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const bh_matrix matrix = quads_of(op, arg[SPMM_ROWS], arg[SPMM_BLOCKS], arg[SPMM_SHARED]);
+    if (matrix.rows != 4 && matrix.rows != 8) return bh_refuse(check, "blocks must have 4 or 8 rows");
+    return check_bytes(check, op) && check_matrix(check, &matrix) && check_scales(check, op) &&
            check_pixels_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[SPMM8_MASK_REF]);
 }
 
-static int check_spmv8(const bh_check *check, const bh_instruction *op) {
-    const bh_matrix matrix = {
-        op->arg[SPMV_ROWS],         op->arg[SPMV_BLOCKS],      op->arg[SPMV_SHARED],
-        op->ref[SPMV8_COLUMNS_REF], op->ref[SPMV8_STARTS_REF], op->ref[SPMV8_WEIGHTS_REF],
-        op->ref[SPMV8_BIAS_REF],    op->ref[SPMV8_OUT_REF],    1,
-    };
-    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
-    if (!check_matrix(check, &matrix)) return 0;
-    if (op->ref[SPMV8_SCALE_REF].count != matrix.bias.count)
-        return bh_refuse(check, "not one scale for every row");
-    return bh_check_ref(check, op->ref[SPMV8_SCALE_REF], 4) && reads_shifted(check, matrix.columns, 1) &&
-           writes_listed(check, matrix.out, (bh_extent){0, 1});
-}
+_Static_assert(SPMV8_COLUMNS_REF == SPMM8_COLUMNS_REF && SPMV8_BIAS_REF == SPMM8_BIAS_REF &&
+                   SPMV8_SCALE_REF == SPMM8_SCALE_REF && SPMV8_OUT_REF == SPMM8_OUT_REF,
+               "data of SPMV8 and SPMM8 have the same places");
 
 static int check_spmv(const bh_check *check, const bh_instruction *op) {
     const bh_matrix matrix = {
@@ -163,6 +165,14 @@ static int check_spmv(const bh_check *check, const bh_instruction *op) {
     };
     if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
     return check_matrix(check, &matrix) && reads_shifted(check, matrix.columns, 1) &&
+           writes_listed(check, matrix.out, (bh_extent){0, 1});
+}
+
+static int check_spmv8(const bh_check *check, const bh_instruction *op) {
+    bh_matrix matrix = quads_of(op, op->arg[SPMV_ROWS], op->arg[SPMV_BLOCKS], op->arg[SPMV_SHARED]);
+    matrix.together = 1; /* floats are written, row by row */
+    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
+    return check_matrix(check, &matrix) && check_scales(check, op) && reads_shifted(check, matrix.columns, 1) &&
            writes_listed(check, matrix.out, (bh_extent){0, 1});
 }
 
@@ -280,13 +290,30 @@ static int check_resize(const bh_check *check, const bh_instruction *op) {
     return check_planes(check, op);
 }
 
-static int check_runs(const bh_check *check, const bh_instruction *op) {
+/* The pixels of RUNS and RUNS8, whose first arguments are the same. */
+static int check_runs_of(const bh_check *check, const bh_instruction *op, const bh_matrix *matrix, bh_ref added,
+                         bh_ref runs) {
     const uint32_t *arg = op->arg;
-    const bh_ref added = op->ref[RUNS_ADDED_REF], runs = op->ref[RUNS_RUNS_REF];
+    if (!check_matrix(check, matrix) || !bh_check_plane(check, arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]))
+        return 0;
+    uint64_t length = bh_span(arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]);
+    if (length > arena_of(check)) return bh_refuse(check, "planes are empty or larger than the arena");
+    if (arg[RUNS_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
+    if (added.count && added.count != matrix->out.count)
+        return bh_refuse(check, "not one added plane for every row");
+    if (!bh_check_ref(check, runs, sizeof(int32_t))) return 0;
+    const int32_t *run = bh_i32(check->model, runs);
+    for (uint32_t i = 0; i < runs.count; i++)
+        if (run[i] < 0 || (uint64_t)run[i] + BH_RUN > length) return bh_refuse(check, "runs leave their planes");
+    return reads_shifted(check, matrix->columns, length) && reads_shifted(check, added, length) &&
+           writes_listed(check, matrix->out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
+}
+
+static int check_runs(const bh_check *check, const bh_instruction *op) {
     const bh_matrix matrix = {
         BH_RUNS_ROWS,
-        arg[RUNS_BLOCKS],
-        arg[RUNS_SHARED],
+        op->arg[RUNS_BLOCKS],
+        op->arg[RUNS_SHARED],
         op->ref[RUNS_COLUMNS_REF],
         op->ref[RUNS_STARTS_REF],
         op->ref[RUNS_WEIGHTS_REF],
@@ -294,19 +321,13 @@ static int check_runs(const bh_check *check, const bh_instruction *op) {
         op->ref[RUNS_OUT_REF],
         1,
     };
-    if (!check_matrix(check, &matrix) || !bh_check_plane(check, arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]))
-        return 0;
-    uint64_t length = bh_span(arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]);
-    if (length > arena_of(check)) return bh_refuse(check, "planes are empty or larger than the arena");
-    if (arg[RUNS_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
-    if (added.count && added.count != op->ref[RUNS_OUT_REF].count)
-        return bh_refuse(check, "not one added plane for every row");
-    if (!bh_check_ref(check, runs, sizeof(int32_t))) return 0;
-    const int32_t *run = bh_i32(check->model, runs);
-    for (uint32_t i = 0; i < runs.count; i++)
-        if (run[i] < 0 || (uint64_t)run[i] + BH_RUN > length) return bh_refuse(check, "runs leave their planes");
-    return reads_shifted(check, matrix.columns, length) && reads_shifted(check, added, length) &&
-           writes_listed(check, matrix.out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
+    return check_runs_of(check, op, &matrix, op->ref[RUNS_ADDED_REF], op->ref[RUNS_RUNS_REF]);
+}
+
+static int check_runs8(const bh_check *check, const bh_instruction *op) {
+    const bh_matrix matrix = quads_of(op, BH_RUNS_ROWS, op->arg[RUNS_BLOCKS], op->arg[RUNS_SHARED]);
+    return check_bytes(check, op) && check_scales(check, op) &&
+           check_runs_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[RUNS8_RUNS_REF]);
 }
 
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
@@ -347,7 +368,7 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
         [BH_RUNS] = {"runs", check_runs},       [BH_SPMM8] = {"spmm8", check_spmm8},
         [BH_SPMV8] = {"spmv8", check_spmv8},    [BH_QUANTISE] = {"quantise", check_quantise},
-        [BH_DEQUANTISE] = {"dequantise", check_dequantise},
+        [BH_DEQUANTISE] = {"dequantise", check_dequantise}, [BH_RUNS8] = {"runs8", check_runs8},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

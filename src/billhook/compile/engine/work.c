@@ -17,6 +17,8 @@ uint64_t bh_work(const bh_instruction *op) {
                (uint64_t)op->ref[SPMM8_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
     case BH_RUNS:
         return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
+    case BH_RUNS8:
+        return (uint64_t)op->ref[SPMM8_WEIGHTS_REF].count * op->ref[RUNS8_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_SPMV:
         return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
     case BH_SPMV8:

@@ -97,6 +97,19 @@ def _spmm8(m: Model, x: Place, y: Place) -> None:
     m.instruction("spmm8", args, data | {"added": x.addresses[:2], "mask": y.mask})
 
 
+def _runs8(m: Model, x: Place, y: Place) -> None:
+    args = {"blocks": 1, "height": 5, "width": 6, "pitch": y.pitch, "before": y.before, "size": y.size}
+    args |= {"zero": 3, "high": 255, "unit": ONE, "added_scale": ONE}
+    out = np.concatenate([y.addresses, np.full(4, -1, np.int32)])
+    data = {"columns": x.addresses, "starts": np.array([0, 4], np.uint32), "out": out, "added": out.clip(0)}
+    data |= {
+        "weights": np.ones(128, np.int32),
+        "bias": np.ones(32, np.int32),
+        "scale": np.ones(32, np.float32),
+    }
+    m.instruction("runs8", args, data | {"runs": np.arange(4, dtype=np.int32) * y.pitch})
+
+
 def _spmv8(m: Model, x: Place, y: Place) -> None:
     out = np.concatenate([y.addresses, np.full(12, -1, np.int32)])
     data = {"columns": x.addresses, "starts": np.array([0, 4], np.uint32), "out": out}
@@ -131,6 +144,7 @@ BUILDS: dict[str, Build] = {
     "runs": _runs,
     "spmm8": _spmm8,
     "spmv8": _spmv8,
+    "runs8": _runs8,
     "quantise": _quantise,
     "dequantise": _dequantise,
 }
@@ -167,7 +181,7 @@ def _refused(raw: bytes, message: str) -> None:
 def test_the_files_that_are_damaged_below_run_when_they_are_whole(kind: str) -> None:
     with EngineSession(_model(kind), 2) as session:
         (result,) = session.run([numbers(4, 5, 6)])
-        assert kind == "spmm8" or np.isfinite(result).all()  # bytes may look like any float
+        assert kind in ("spmm8", "runs8") or np.isfinite(result).all()  # bytes may look like any float
 
 
 def test_what_is_wrong_with_a_file_is_said() -> None:
@@ -227,6 +241,9 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("spmm8", 7, 256, "larger than 255"),
         ("spmm8", 12, 1 << 31, "larger than 255"),
         ("spmv8", 0, 8, "16 rows"),
+        ("runs8", 0, 2, "number of rows"),
+        ("runs8", 2, 3, "runs leave their planes"),
+        ("runs8", 8, 999, "larger than 255"),
         ("quantise", 0, 1 << 20, "writes outside the arena"),
         ("quantise", 2, 1, "one mask for every vector"),
         ("quantise", 6, 300, "larger than 255"),

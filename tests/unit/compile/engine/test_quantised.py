@@ -86,7 +86,7 @@ def _check(network: Network, step: float, tiles: dict[str, Tile] | None = None, 
             np.testing.assert_array_equal(one, found)
 
 
-@pytest.mark.parametrize("rows", [8, 4])
+@pytest.mark.parametrize("rows", [32, 8, 4])
 @pytest.mark.parametrize("zeros", [0.0, 0.9])
 @pytest.mark.parametrize(
     ("channels", "outputs", "kernel", "options"),
@@ -126,14 +126,16 @@ def test_activations(activation: Activation, grid: Quantised) -> None:
     x = Value("x8", 9, 8, 8, IN)
     conv = _conv(x, "y8", 12)
     conv = replace(conv, output=Value("y8", 12, 8, 8, grid), activation=activation)
-    _check(_network([conv], x, conv.output), grid.scale)
+    for rows in (32, 4):
+        _check(_network([conv], x, conv.output), grid.scale, {"y8": Tile(rows)})
 
 
 def test_residuals_have_grids_of_their_own() -> None:
     x = Value("x8", 10, 7, 7, IN)
     first = _conv(x, "a8", 10)
     second = replace(_conv(first.output, "b8", 10, seed=3), inputs=(first.output, x), activation=RELU)
-    _check(_network([first, second], x, second.output), 3 * OUT.scale)  # two roundings, one after the other
+    for rows in (32, 8):  # two roundings, one after the other
+        _check(_network([first, second], x, second.output), 3 * OUT.scale, {"b8": Tile(rows)})
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 1, 1, 1)])

@@ -23,7 +23,7 @@ typedef struct { /* one block of rows */
     const int32_t *columns;
     const int32_t *weights; /* four in each, [columns][rows] */
     uint32_t count;         /* columns */
-    int32_t start[8];       /* of the sums */
+    int32_t start[BH_RUNS_ROWS]; /* of the sums */
     const float *scale;
     const int32_t *out;
     const int32_t *added; /* NULL if nothing is */
@@ -39,15 +39,11 @@ BH_INLINE float bh_float_of(uint32_t bits) {
     return x;
 }
 
-/* Four channels of the output in its unit and with its zero; activations that are no clip work on real numbers. */
-static __attribute__((noinline)) void bh_spmm8_rare(const bh_instruction *op, bh_vec four[4]) {
-    const float unit = bh_float_of(op->arg[SPMM8_UNIT]);
-    const bh_vec zero = bh_set((float)op->arg[SPMM8_ZERO]);
-    for (int c = 0; c < 4; c++) {
-        bh_vec x = bh_mul(bh_sub(four[c], zero), bh_set(unit));
-        x = bh_activate(x, op->function, op->low, op->high);
-        four[c] = bh_add(bh_div(x, bh_set(unit)), zero);
-    }
+/* Activations that are no clip work on real numbers; y is in the unit of the output. */
+static __attribute__((noinline)) bh_vec bh_spmm8_rare(const bh_instruction *op, bh_vec y) {
+    const bh_vec unit = bh_set(bh_float_of(op->arg[SPMM8_UNIT])), zero = bh_set((float)op->arg[SPMM8_ZERO]);
+    const bh_vec x = bh_activate(bh_mul(bh_sub(y, zero), unit), op->function, op->low, op->high);
+    return bh_add(bh_div(x, unit), zero);
 }
 
 /* `first` is the first vector of lanes of the tile; `from` the first of the tile's rows in a block of `rows`. */
@@ -93,7 +89,7 @@ BH_INLINE void bh_tile8(const bh_block8 *b, uint32_t first, uint32_t from, uint3
                 four[2] = bh_fma(bh_byte(more, 2), b->added_scale, four[2]);
                 four[3] = bh_fma(bh_byte(more, 3), b->added_scale, four[3]);
             }
-            if (rare) bh_spmm8_rare(b->op, four);
+            for (uint32_t c = 0; rare && c < 4; c++) four[c] = bh_spmm8_rare(b->op, four[c]);
             bh_quad made = bh_byte_min(bh_byte_max(bh_quads_of(four), b->low), b->high);
             const uint32_t lane = first + v;
             made = bh_quad_pick(bh_part(b->mask[lane / BH_PARTS], lane % BH_PARTS), made, b->fill);
@@ -152,34 +148,50 @@ static void bh_spmm8_margins(const bh_block8 *b, uint32_t quads, int ahead, int 
     }
 }
 
-static void bh_spmm8(const bh_job *job) {
-    const bh_model *model = job->model;
+/* What all blocks of an instruction have in common; RUNS8 has the same arguments and data in these places. */
+static bh_block8 bh_block8_of(const bh_job *job) {
     const bh_instruction *op = job->op;
-    const uint32_t *arg = op->arg, rows = arg[SPMM_ROWS], blocks = arg[SPMM_BLOCKS], vectors = arg[SPMM_VECTORS];
-    const uint32_t panel = arg[SPMM_PANEL], panels = (vectors + panel - 1) / panel;
-    const uint32_t *starts = bh_u32(model, op->ref[SPMM8_STARTS_REF]);
-    const int32_t *columns = bh_i32(model, op->ref[SPMM8_COLUMNS_REF]);
-    const int32_t *added = op->ref[SPMM8_ADDED_REF].count ? bh_i32(model, op->ref[SPMM8_ADDED_REF]) : NULL;
+    const uint32_t *arg = op->arg;
+    const int added = op->ref[SPMM8_ADDED_REF].count != 0;
     const float added_scale = bh_float_of(arg[SPMM8_ADDED_SCALE]);
-    bh_block8 b = {.arena = job->arena, .mask = bh_u16(model, op->ref[SPMM8_MASK_REF]), .op = op};
+    bh_block8 b = {.arena = job->arena, .op = op};
     b.zero = bh_set((float)arg[SPMM8_ZERO] - (added ? (float)arg[SPMM8_ADDED_ZERO] * added_scale : 0.0f));
     b.added_scale = bh_set(added_scale);
     b.fill = bh_quad_set((int32_t)(arg[SPMM8_ZERO] * 0x01010101u));
     b.low = bh_quad_set((int32_t)(arg[SPMM8_LOW] * 0x01010101u));
     b.high = bh_quad_set((int32_t)(arg[SPMM8_HIGH] * 0x01010101u));
+    return b;
+}
+
+/* Block `n`, whose columns begin at `first`. */
+static void bh_block8_at(bh_block8 *b, const bh_job *job, uint32_t n, uint32_t rows, uint32_t first) {
+    const bh_model *model = job->model;
+    const bh_ref *ref = job->op->ref;
+    const uint32_t *starts = bh_u32(model, ref[SPMM8_STARTS_REF]);
+    const size_t row = (size_t)n * rows;
+    b->columns = bh_i32(model, ref[SPMM8_COLUMNS_REF]) + first;
+    b->weights = bh_i32(model, ref[SPMM8_WEIGHTS_REF]) + (size_t)starts[n] * rows;
+    b->count = starts[n + 1] - starts[n];
+    b->scale = bh_f32(model, ref[SPMM8_SCALE_REF]) + row;
+    b->out = bh_i32(model, ref[SPMM8_OUT_REF]) + row / 4;
+    b->added = ref[SPMM8_ADDED_REF].count ? bh_i32(model, ref[SPMM8_ADDED_REF]) + row / 4 : NULL;
+    bh_spmm8_start(b, bh_i32(model, ref[SPMM8_BIAS_REF]) + row, rows);
+}
+
+static void bh_spmm8(const bh_job *job) {
+    const bh_instruction *op = job->op;
+    const uint32_t *arg = op->arg, rows = arg[SPMM_ROWS], blocks = arg[SPMM_BLOCKS], vectors = arg[SPMM_VECTORS];
+    const uint32_t panel = arg[SPMM_PANEL], panels = (vectors + panel - 1) / panel;
+    const uint32_t *starts = bh_u32(job->model, op->ref[SPMM8_STARTS_REF]);
+    bh_block8 b = bh_block8_of(job);
+    b.mask = bh_u16(job->model, op->ref[SPMM8_MASK_REF]);
     uint32_t unit, end;
     bh_share(job, panels * blocks, &unit, &end);
     for (; unit < end; unit++) {
         const uint32_t p = unit / blocks, n = unit % blocks;
         const uint32_t first = p * panel * BH_PARTS;
         const uint32_t last = (p + 1 == panels ? vectors : (p + 1) * panel) * BH_PARTS;
-        b.columns = columns + (arg[SPMM_SHARED] ? 0 : starts[n]);
-        b.weights = bh_i32(model, op->ref[SPMM8_WEIGHTS_REF]) + (size_t)starts[n] * rows;
-        b.count = starts[n + 1] - starts[n];
-        b.scale = bh_f32(model, op->ref[SPMM8_SCALE_REF]) + (size_t)n * rows;
-        b.out = bh_i32(model, op->ref[SPMM8_OUT_REF]) + (size_t)n * rows / 4;
-        b.added = added ? added + (size_t)n * rows / 4 : NULL;
-        bh_spmm8_start(&b, bh_i32(model, op->ref[SPMM8_BIAS_REF]) + (size_t)n * rows, rows);
+        bh_block8_at(&b, job, n, rows, arg[SPMM_SHARED] ? 0 : starts[n]);
         bh_spmm8_margins(&b, rows / 4, p == 0, p + 1 == panels);
         if (rows == 8) {
             for (uint32_t from = 0; from < 8; from += BH_ROWS8_8) bh_tiles8_8(&b, first, last, from, 8);

@@ -19,9 +19,7 @@ static void bh_spmv8(const bh_job *job) {
             bh_quad sum = bh_quad_load(bias + v * BH_LANES), other = bh_quad_set(0);
             for (uint32_t k = 0; k < count; k++) {
                 const bh_quad w = bh_quad_load(weights + (size_t)k * 16 + v * BH_LANES);
-                int32_t x;
-                memcpy(&x, job->arena + columns[k], sizeof x);
-                sum = bh_dot(sum, bh_quad_set(x), w);
+                sum = bh_dot(sum, bh_quad_set(bh_lane(job->arena + columns[k])), w);
 #if BH_SHIFT
                 other = bh_dot(other, bh_quad_set(0), w); /* what dots with x have lost */
 #endif
