@@ -70,7 +70,7 @@ def export(
     Returns:
         The artifact in `directory`.
     Raises:
-        ExportError: if the network cannot be exported, or the runtime disagrees.
+        ExportError: if the network cannot be exported, the runtime disagrees, or has no int8.
         StorageError: if `directory` exists or cannot be written.
         MissingExtraError: if the runtime is not installed.
     """
@@ -83,6 +83,8 @@ def export(
     except (TypeError, ValueError) as e:
         raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
     runtime = backends.get(backend) if isinstance(backend, str) else backend
+    if calibration is not None:
+        runtime.require_int8()
     if has_copies(model):  # no runtime knows them
         model = lower(model, example_inputs, forms=usual_form(runtime.name), fold=())
     shipping = purpose == "shipping"

@@ -133,7 +133,19 @@ class Backend(ABC):
             ExportError: if the runtime has no way to do this, or as `export`.
             InputError: if the calibration does not fit the network.
         """
-        raise ExportError(
+        raise self._no_int8()
+
+    def require_int8(self) -> None:
+        """Raise now what `export_int8` would raise where the runtime has no int8.
+
+        Raises:
+            ExportError: says so.
+        """
+        if type(self).export_int8 is Backend.export_int8:
+            raise self._no_int8()
+
+    def _no_int8(self) -> ExportError:
+        return ExportError(
             f"the backend {self.name!r} has no int8; export in float32, or for 'billhook' or 'onnxruntime'"
         )
 

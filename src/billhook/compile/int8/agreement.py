@@ -1,8 +1,8 @@
 """Does the engine compute in 8 bits what the compiler means?
 
 Not only the outputs are compared: where a number lies half-way between two of a grid, float32 and float64
-may round it differently, and after twenty layers such differences are everywhere. So every operator is compared
-on what the engine itself gave it.
+may round it differently, and after twenty layers such differences are everywhere. So every operator is
+compared on what the engine itself gave it.
 """
 
 from __future__ import annotations
