@@ -15,7 +15,7 @@ uint64_t bh_work(const bh_instruction *op) {
     case BH_RUNS:
         return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_SPMV:
-        return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
+        return op->ref[SPMV_WEIGHTS_REF].count / (arg[SPMV_ROWS] == 1 ? 2 : FLOATS); /* of one row, one by one */
     case BH_DEPTHWISE:
         return channels * arg[DEPTHWISE_OUT_HEIGHT] * arg[DEPTHWISE_OUT_WIDTH] * 2 / FLOATS;
     case BH_POOL:

@@ -66,6 +66,16 @@ static void run(const bh_model *model, uint32_t threads, bh_isa isa) {
     bh_session_free(session);
 }
 
+/* Whether a port is what it says: a name that ends, and as many numbers as its shape has. */
+static void expect_port(bh_port port) {
+    size_t size = 1;
+    for (uint32_t d = 0; d < port.rank; d++) size *= port.shape[d];
+    if (strlen(port.name) > 1u << 30 || size != port.size) {
+        fprintf(stderr, "a port is not what it says\n");
+        abort();
+    }
+}
+
 int bh_load(const unsigned char *bytes, size_t size, int repair) {
     void *copy; /* of exactly this size, so that a sanitizer sees each byte too many */
     if (posix_memalign(&copy, BH_ALIGN, size ? size : 1) != 0) exit(1);
@@ -79,6 +89,8 @@ int bh_load(const unsigned char *bytes, size_t size, int repair) {
     char why[BH_MESSAGE];
     int good = bh_model_from_memory(copy, size, &model, why) == BH_OK;
     if (good) {
+        for (uint32_t i = 0; i < bh_model_inputs(model); i++) expect_port(bh_model_input(model, i));
+        for (uint32_t i = 0; i < bh_model_outputs(model); i++) expect_port(bh_model_output(model, i));
         const uint32_t shared = model->header->checksum % 3; /* threads take time, so not everywhere */
         for (int isa = BH_PORTABLE; isa <= BH_NEON && !too_much(model); isa++)
             run(model, (uint32_t)isa % 3 == shared ? 2 : 1, (bh_isa)isa);
