@@ -82,7 +82,11 @@ def isa_number(name: str) -> int:
     if name not in ISAS:
         raise NameNotFoundError("instruction set", name, ISAS)
     if not library().bh_has(ISAS[name]):
-        raise InputError(f"this processor or build of the engine lacks {name!r}; it has {', '.join(isas())}")
+        raise InputError(
+            f"this processor or build of the engine lacks {name!r}; it has {', '.join(isas())}"
+            if isas()
+            else f"this processor lacks the instruction set that {library_path()} was built for; build it for others"
+        )
     return ISAS[name]
 
 
