@@ -28,8 +28,16 @@ def _program(name: str) -> str:
 @pytest.mark.parametrize(
     ("level", "processor", "message"),
     [
-        ("x86-64-v3", "Nehalem", "the engine: this processor lacks avx2, which this build of the engine needs\n"),
-        ("x86-64-v4", "max", "the engine: this processor lacks avx512, which this build of the engine needs\n"),
+        (
+            "x86-64-v3",
+            "Nehalem",
+            "the engine: this processor lacks avx2, which this build of the engine needs\n",
+        ),
+        (
+            "x86-64-v4",
+            "max",
+            "the engine: this processor lacks avx512, which this build of the engine needs\n",
+        ),
         ("", "Nehalem", ""),
     ],
 )

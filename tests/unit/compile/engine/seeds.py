@@ -1,6 +1,6 @@
 """Small networks that have every kind of instruction between them, as files to begin fuzzing with.
 
-    python -m tests.unit.compile.engine.seeds FOLDER
+python -m tests.unit.compile.engine.seeds FOLDER
 """
 
 from __future__ import annotations
