@@ -82,6 +82,8 @@ def isa_number(name: str) -> int:
     if name not in ISAS:
         raise NameNotFoundError("instruction set", name, ISAS)
     if not library().bh_has(ISAS[name]):
+        if not isas():
+            raise InputError(f"this processor lacks what {library_path()} was built for; {_how_to_build()}")
         raise InputError(f"this processor or build of the engine lacks {name!r}; it has {', '.join(isas())}")
     return ISAS[name]
 

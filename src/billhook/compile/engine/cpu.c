@@ -62,6 +62,8 @@ const bh_kernels *bh_kernels_for(bh_isa isa) {
     return NULL;
 }
 
+const char *bh_least_isa(void) { return built[sizeof built / sizeof *built - 1].kernels->name; }
+
 int bh_has(bh_isa isa) { return bh_kernels_for(isa) != NULL; }
 
 #if defined(__SSE__)

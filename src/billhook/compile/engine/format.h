@@ -118,7 +118,7 @@ enum {
 };
 
 enum { /* BH_SPMV: out[r] = Σ_k weights[k][r] · arena[columns[k]] + bias[r] */
-    SPMV_ROWS,   /* in a block: 16 */
+    SPMV_ROWS,   /* in a block: 16, or 1 where rows have no columns in common */
     SPMV_BLOCKS,
     SPMV_SHARED, /* as above */
 };

@@ -163,7 +163,7 @@ static int check_spmv(const bh_check *check, const bh_instruction *op) {
         op->ref[SPMV_COLUMNS_REF], op->ref[SPMV_STARTS_REF], op->ref[SPMV_WEIGHTS_REF],
         op->ref[SPMV_BIAS_REF],    op->ref[SPMV_OUT_REF],    1,
     };
-    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
+    if (matrix.rows != 1 && matrix.rows != 16) return bh_refuse(check, "blocks must have 1 or 16 rows");
     return check_matrix(check, &matrix) && reads_shifted(check, matrix.columns, 1) &&
            writes_listed(check, matrix.out, (bh_extent){0, 1});
 }

@@ -20,7 +20,7 @@ uint64_t bh_work(const bh_instruction *op) {
     case BH_RUNS8:
         return (uint64_t)op->ref[SPMM8_WEIGHTS_REF].count * op->ref[RUNS8_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_SPMV:
-        return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
+        return op->ref[SPMV_WEIGHTS_REF].count / (arg[SPMV_ROWS] == 1 ? 2 : FLOATS); /* of one row, one by one */
     case BH_SPMV8:
         return op->ref[SPMV8_WEIGHTS_REF].count / FLOATS;
     case BH_DEQUANTISE:

@@ -223,7 +223,7 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("spmm", 2, 0x10000000, "planes are empty or larger"),
         ("spmm", 4, 0, "panels"),
         ("spmm", 6, 8, "smaller than their pixels"),
-        ("spmv", 0, 8, "16 rows"),
+        ("spmv", 0, 8, "1 or 16 rows"),
         ("runs", 0, 2, "number of rows"),
         ("runs", 2, 1 << 20, "planes are empty or larger"),
         ("runs", 2, 3, "runs leave their planes"),
