@@ -12,7 +12,11 @@ from pathlib import Path
 from billhook.errors import EngineError, InputError, NameNotFoundError, StorageError
 
 VARIABLE = "BILLHOOK_ENGINE"
-ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512": 3, "neon": 4, "avx512vnni": 5, "dotprod": 6}
+# Of one family of processors a better one stands behind lesser ones.
+ISAS = {
+    **{"best": 0, "portable": 1, "avx2": 2, "avxvnni": 7, "avx512": 3, "avx512vnni": 5},
+    **{"neon": 4, "dotprod": 6},
+}
 MESSAGE = 256
 ALIGN = 64
 ENGINE = Path(__file__).parent / "engine"

@@ -1,5 +1,8 @@
 #include "cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__linux__) && defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -15,6 +18,9 @@ static const struct {
 #endif
 #ifdef BH_WITH_AVX512
     {BH_AVX512, &bh_kernels_avx512},
+#endif
+#ifdef BH_WITH_AVXVNNI
+    {BH_AVXVNNI, &bh_kernels_avxvnni},
 #endif
 #ifdef BH_WITH_AVX2
     {BH_AVX2, &bh_kernels_avx2},
@@ -32,11 +38,16 @@ static const struct {
 
 #if defined(__x86_64__)
 
+static int has_avxvnni(void) { /* which not every compiler has a name for */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
+}
+
 static int can_run(bh_isa isa) {
     __builtin_cpu_init(); /* asks the system, too, whether it saves the registers */
     if (isa == BH_PORTABLE) return 1;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    if (isa == BH_AVX2) return 1;
+    if (isa == BH_AVX2 || isa == BH_AVXVNNI) return isa == BH_AVX2 || has_avxvnni();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            (isa == BH_AVX512 || __builtin_cpu_supports("avx512vnni"));

@@ -12,6 +12,7 @@
 #define BH_SHIFT 0
 #if BH_LANES == 16
 #define BH_X86(name) _mm512_##name
+#define BH_SHIFT_BITS(channel) ((unsigned)(channel) * 8)
 #define BH_X86_BITS(name) _mm512_##name##_si512
 typedef __m512i bh_quad;
 BH_INLINE bh_quad bh_quad_load(const void *p) { return _mm512_loadu_si512(p); }
@@ -25,6 +26,7 @@ BH_INLINE bh_quad bh_transposed(bh_quad q) { /* 4 × 4 bytes in every 128 bits *
 }
 #else
 #define BH_X86(name) _mm256_##name
+#define BH_SHIFT_BITS(channel) ((channel) * 8)
 #define BH_X86_BITS(name) _mm256_##name##_si256
 typedef __m256i bh_quad;
 BH_INLINE bh_quad bh_quad_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
@@ -47,6 +49,11 @@ BH_INLINE bh_quad bh_dot(bh_quad sum, bh_quad x, bh_quad w) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
     return sum;
 }
+#elif defined(__AVXVNNI__)
+BH_INLINE bh_quad bh_dot(bh_quad sum, bh_quad x, bh_quad w) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));
+    return sum;
+}
 #else
 /* Even and odd channels apart, as 16 bits: no sum of two products is cut off. */
 BH_INLINE bh_quad bh_dot(bh_quad sum, bh_quad x, bh_quad w) {
@@ -58,7 +65,7 @@ BH_INLINE bh_quad bh_dot(bh_quad sum, bh_quad x, bh_quad w) {
 #endif
 BH_INLINE bh_vec bh_quad_float(bh_quad q) { return BH_X86(cvtepi32_ps)(q); }
 BH_INLINE bh_vec bh_byte(bh_quad q, const int channel) {
-    bh_quad moved = channel ? BH_X86(srli_epi32)(q, (unsigned)channel * 8) : q;
+    bh_quad moved = channel ? BH_X86(srli_epi32)(q, BH_SHIFT_BITS(channel)) : q;
     return BH_X86(cvtepi32_ps)(BH_X86_BITS(and)(moved, BH_X86(set1_epi32)(255)));
 }
 BH_INLINE bh_quad bh_byte_max(bh_quad a, bh_quad b) { return BH_X86(max_epu8)(a, b); }

@@ -153,8 +153,8 @@ static int check_spmm8(const bh_check *check, const bh_instruction *op) {
            check_pixels_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[SPMM8_MASK_REF]);
 }
 
-_Static_assert(SPMV8_COLUMNS_REF == SPMM8_COLUMNS_REF && SPMV8_BIAS_REF == SPMM8_BIAS_REF &&
-                   SPMV8_SCALE_REF == SPMM8_SCALE_REF && SPMV8_OUT_REF == SPMM8_OUT_REF,
+_Static_assert((int)SPMV8_COLUMNS_REF == (int)SPMM8_COLUMNS_REF && (int)SPMV8_BIAS_REF == (int)SPMM8_BIAS_REF &&
+                   (int)SPMV8_SCALE_REF == (int)SPMM8_SCALE_REF && (int)SPMV8_OUT_REF == (int)SPMM8_OUT_REF,
                "data of SPMV8 and SPMM8 have the same places");
 
 static int check_spmv(const bh_check *check, const bh_instruction *op) {

@@ -43,7 +43,8 @@ typedef enum { /* instruction sets; each includes what is named before it on the
     BH_AVX512 = 3,
     BH_NEON = 4,
     BH_AVX512VNNI = 5, /* products of 8 bits */
-    BH_DOTPROD = 6     /* the same on ARM */
+    BH_DOTPROD = 6,    /* the same on ARM */
+    BH_AVXVNNI = 7     /* AVX2 with products of 8 bits */
 } bh_isa;
 
 typedef struct bh_model bh_model;

@@ -12,7 +12,11 @@
 #define BH_TILE8_8 2
 #define BH_TILE8_4 4
 #define BH_ROWS8_8 8
-#else /* 16 registers, or more work for each product */
+#elif defined(__AVXVNNI__)
+#define BH_TILE8_8 3
+#define BH_TILE8_4 3
+#define BH_ROWS8_8 4
+#else /* more work for each product */
 #define BH_TILE8_8 2
 #define BH_TILE8_4 2
 #define BH_ROWS8_8 4
