@@ -14,9 +14,9 @@ from billhook.compile.products import Product
 from billhook.compile.tiles import IN_LANES, RUN, Tile, runs_fit
 
 LANES = 16  # rows of a block of a linear layer
-_MOST_FILLED = (
-    8  # weights that blocks of so many rows may have for one that is not zero; else rows stand alone
-)
+# Weights that blocks of so many rows may have for one that is not zero; with more, rows stand alone, which
+# takes a sixth of the bytes and no longer (4096 × 1000, 95 % zeros, AVX-512, in the cache: 105 µs for 103).
+_MOST_FILLED = 11
 
 
 def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> None:

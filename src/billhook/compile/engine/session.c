@@ -21,7 +21,8 @@ static bh_status fail(char *why, bh_status status, const char *what) {
 
 static bh_status lacks(char *why, bh_isa isa) {
     if (isa != BH_BEST) return fail(why, BH_ERROR_ARGUMENT, "this processor or build lacks the instruction set");
-    if (why) snprintf(why, BH_MESSAGE, "this processor lacks %s, which this build of the engine needs", bh_least_isa());
+    if (why)
+        snprintf(why, BH_MESSAGE, "this processor lacks %s, which this build of the engine needs", bh_least_isa());
     return BH_ERROR_ARGUMENT;
 }
 

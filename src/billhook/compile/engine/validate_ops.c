@@ -1,7 +1,9 @@
 /* What every kind of instruction must satisfy; format.h says what the arguments mean.
  *
  * What is read may begin or end in the slack around the arena, what is written may not. Operators read whole
- * vectors, at most 64 floats more than the pixels that are checked here, which the slack takes.
+ * vectors, at most 64 floats more than the pixels that are checked here, which the slack takes. Another thread may
+ * be writing those, if they belong to what the instruction makes: ThreadSanitizer says so, and no result depends on
+ * them.
  */
 #include <math.h>
 #include <string.h>
