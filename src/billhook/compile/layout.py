@@ -107,6 +107,7 @@ class _Need:
     left: int = 0
     right: int = 0
     pitch: int = 0
+    by_rows: bool = False  # whole vectors are written from the first pixel of the last row on
     together: set[Value] = field(default_factory=set)  # values of the same pitch
 
 
@@ -121,12 +122,25 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
+            needs[op.output].by_rows = True
     _share_margins(network, needs)
     pitches = {}
     for need in needs.values():
         members = need.together
-        pitches[id(members)] = max(needs[m].pitch + max(needs[m].left, needs[m].right) for m in members)
+        least = max(needs[m].pitch + max(needs[m].left, needs[m].right) for m in members)
+        pitches[id(members)] = _even(least, members)
     return {v: _geometry(v, need, pitches[id(need.together)]) for v, need in needs.items()}
+
+
+def _even(pitch: int, members: Iterable[Value]) -> int:
+    """Return a pitch with which rows fill vectors, or halves of them, if no plane then takes more vectors."""
+    whole = pitch + -pitch % (VECTOR // 2 if pitch <= VECTOR // 2 else VECTOR)
+    free = all(_vectors(m, whole) == _vectors(m, pitch) for m in members if not m.is_vector)
+    return whole if free else pitch
+
+
+def _vectors(value: Value, pitch: int) -> int:
+    return -(-((value.height - 1) * pitch + value.width) // VECTOR)
 
 
 def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
@@ -170,6 +184,8 @@ def _geometry(value: Value, need: _Need, pitch: int) -> Geometry:
     before = _whole(need.top * pitch + need.left)
     used = (value.height - 1) * pitch + value.width
     size = _whole(max(used, used + need.bottom * pitch + need.right))
+    if need.by_rows:
+        size = max(size, _whole((value.height - 1) * pitch + max(_whole(value.width), _whole(pitch))))
     stride = before + size
     if stride % _ALIASING == 0:
         stride += VECTOR
