@@ -64,21 +64,27 @@ BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t
         }
         weights += rows;
     }
+    const bh_bounds bounds = b->bounds; /* read once: the compiler cannot know that stores leave them alone */
     const int rare = b->op->function > BH_CLIP;
+    uint32_t mask[16];
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < VECS; v++) mask[v] = bh_part(b->mask[(first + v) / BH_PARTS], (first + v) % BH_PARTS);
+    if (b->added) {
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < ROWS; r++) {
+            const float *added = b->arena + b->added[from + r] + (size_t)first * BH_LANES;
+#pragma GCC unroll 16
+            for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_add(sum[r][v], bh_load(added + v * BH_LANES));
+        }
+    }
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < ROWS; r++) {
         int32_t plane = b->out[from + r];
         if (plane < 0) continue;
         float *out = arena + plane + (size_t)first * BH_LANES;
 #pragma GCC unroll 16
-        for (uint32_t v = 0; v < VECS; v++) {
-            bh_vec s = sum[r][v];
-            uint32_t lane = first + v;
-            if (b->added) s = bh_add(s, bh_load(arena + b->added[from + r] + (size_t)lane * BH_LANES));
-            s = bh_clip(s, b->bounds.low, b->bounds.high);
-            s = bh_vec_mask(s, bh_part(b->mask[lane / BH_PARTS], lane % BH_PARTS));
-            bh_store(out + v * BH_LANES, s);
-        }
+        for (uint32_t v = 0; v < VECS; v++)
+            bh_store(out + v * BH_LANES, bh_vec_mask(bh_clip(sum[r][v], bounds.low, bounds.high), mask[v]));
         if (rare) bh_spmm_rare(b, out, first, VECS);
     }
 }
