@@ -32,6 +32,7 @@ typedef struct {
 } bh_job;
 
 #define BH_SLACK 4096
+#define BH_PAIRED_PITCH 64 /* longest rows of which DEPTHWISE may read two at once, the last one and what follows too */
 
 typedef void (*bh_run)(const bh_job *job);
 

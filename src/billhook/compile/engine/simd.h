@@ -41,6 +41,15 @@ BH_INLINE bh_vec bh_power_of_two(bh_vec n) { /* 2^n for whole n in -126 .. 127 *
         _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
 BH_INLINE float bh_sum(bh_vec v) { return _mm512_reduce_add_ps(v); }
+#define BH_SHIFTS 1 /* shifting lanes is faster than reading vectors that lie in two cache lines */
+BH_INLINE bh_vec bh_next(bh_vec v, float last) { /* lanes 1, 2 ... of v, and `last` */
+    return _mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(_mm512_set1_ps(last)), _mm512_castps_si512(v), 1));
+}
+BH_INLINE bh_vec bh_previous(bh_vec v, float first) { /* `first`, and lanes 0, 1 ... of v */
+    return _mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(v), _mm512_castps_si512(_mm512_set1_ps(first)), 15));
+}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>

@@ -253,7 +253,8 @@ static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     if (rows > INT32_MAX / pitch) return bh_refuse(check, "reads outside the arena");
     const int64_t first = -(int64_t)arg[DEPTHWISE_TOP] * pitch - arg[DEPTHWISE_LEFT];
     const int64_t pixels = (int64_t)(arg[DEPTHWISE_OUT_WIDTH] - 1) * stride + kernel;
-    const int64_t last = first + rows * pitch + pixels + 64; /* whole vectors of strided floats */
+    /* Whole vectors of strided floats, and those of the row behind an odd number of rows that are read in pairs. */
+    const int64_t last = first + rows * pitch + pixels + 64 + 2 * BH_PAIRED_PITCH;
     const int32_t *at = bh_i32(check->model, in);
     for (uint32_t c = 0; c < in.count; c++)
         if (at[c] + first < -BH_SLACK || at[c] + last > (int64_t)arena_of(check) + BH_SLACK)
