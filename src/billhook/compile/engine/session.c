@@ -97,11 +97,12 @@ static size_t port_size(const bh_port_record *port) {
 /* One plane of an input, with all that is zero around its pixels. */
 static void load_plane(const bh_port_record *port, const float *from, float *plane) {
     const size_t width = port->width, pitch = port->pitch, size = port->size;
+    const size_t rows = pitch == width ? 1 : port->height, row = pitch == width ? port->height * width : width;
     memset(plane - port->before, 0, port->before * sizeof(float));
-    for (size_t y = 0; y < port->height; y++) {
-        memcpy(plane + y * pitch, from + y * width, width * sizeof(float));
-        size_t end = y + 1 < port->height ? (y + 1) * pitch : size;
-        if (size) memset(plane + y * pitch + width, 0, (end - y * pitch - width) * sizeof(float));
+    for (size_t y = 0; y < rows; y++) {
+        memcpy(plane + y * pitch, from + y * row, row * sizeof(float));
+        size_t end = y + 1 < rows ? (y + 1) * pitch : size;
+        if (size) memset(plane + y * pitch + row, 0, (end - y * pitch - row) * sizeof(float));
     }
 }
 
