@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from billhook.compile.chains import CHAIN, slots
 from billhook.compile.format import Planes, Writer
 from billhook.compile.ir import (
     Activate,
@@ -30,7 +31,7 @@ from billhook.compile.ir import (
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product
 from billhook.compile.products import Depthwise, Phases, Product
-from billhook.compile.tiles import Tile, usual_tile
+from billhook.compile.tiles import Tile, cut
 from billhook.errors import CompileError
 
 _FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
@@ -63,8 +64,7 @@ class Packer:
 
     def product(self, op: Product) -> None:
         """Write a convolution."""
-        tile = self.tiles.get(op.output.name) or usual_tile(op)
-        write_product(self.writer, self.layout, op, tile)
+        write_product(self.writer, self.layout, op, cut(op, self.tiles))
 
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
@@ -93,7 +93,10 @@ class Packer:
 
     def depthwise(self, op: Depthwise) -> None:
         """Write a depthwise convolution."""
+        x = op.inputs[0]
         args = {"kernel": op.weight.shape[-1], "stride": op.stride, "top": op.top, "left": op.left}
+        if x in self.layout.chained:
+            args |= {"slots": slots(x), "slot": CHAIN * self.layout.geometry[x].stride}
         self.writer.instruction(
             "depthwise",
             self._target(op.output) | self._source(op.inputs[0]) | args,

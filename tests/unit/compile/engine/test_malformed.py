@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,15 @@ def _depthwise(m: Model, x: Place, y: Place) -> None:
     m.instruction("depthwise", args, data)
 
 
+def _chain(m: Model, x: Place, y: Place) -> None:
+    ring = m.place(8 * 2, 5, 6)
+    _spmm(m, x, replace(ring, channels=4))
+    args = {**y.target(), **ring.source(), "kernel": 3, "stride": 1, "top": 1, "left": 1}
+    args |= {"slots": 2, "slot": 8 * ring.stride}
+    data = {"in": ring.addresses[:4], "weights": np.ones(36, np.float32), "bias": np.ones(4, np.float32)}
+    m.instruction("depthwise", args, data)
+
+
 def _runs(m: Model, x: Place, y: Place) -> None:
     """Runs of 7 pixels in planes of 6: the last pixel of each is the zero behind a row."""
     args = {"blocks": 1, "height": 5, "width": 6, "pitch": y.pitch, "before": y.before, "size": y.size}
@@ -97,6 +107,7 @@ BUILDS: dict[str, Build] = {
     "resize": _resize,
     "depthwise": _depthwise,
     "runs": _runs,
+    "chain": _chain,
 }
 
 
@@ -190,6 +201,32 @@ def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, 
     raw = bytearray(_model(kind))
     struct.pack_into("<I", raw, HEADER + ARGUMENTS + 4 * argument, value)
     _refused(_repaired(raw), rf"instruction 0 \({kind}\): .*{message}")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "argument", "value", "message"),
+    [
+        (1, 14, 1 << 17, "slots"),
+        (1, 15, 0xFFFFFFFF, "slots"),
+        (1, 15, 1400, "writes outside the arena"),
+        (1, 14, 60000, "writes outside the arena"),
+        (0, 0, 1, "number of rows"),
+    ],
+)
+def test_a_chain_that_lies_is_refused(instruction: int, argument: int, value: int, message: str) -> None:
+    raw = bytearray(_model("chain"))
+    struct.pack_into("<I", raw, HEADER + INSTRUCTION * instruction + ARGUMENTS + 4 * argument, value)
+    _refused(_repaired(raw), message)
+
+
+def test_a_chain_needs_a_product_with_as_many_planes() -> None:
+    raw = bytearray(_model("depthwise"))
+    struct.pack_into("<I", raw, HEADER + ARGUMENTS + 4 * 14, 2)
+    _refused(_repaired(raw), r"instruction 0 \(depthwise\): chained to nothing")
+    raw = bytearray(_model("chain"))
+    for reference, count in ((0, 5), (1, 45), (2, 5)):  # a fifth channel
+        struct.pack_into("<I", raw, HEADER + INSTRUCTION + REFERENCES + 8 * reference + 4, count)
+    _refused(_repaired(raw), r"instruction 1 \(depthwise\): chained to another number of planes")
 
 
 @pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise", "runs"])

@@ -164,7 +164,7 @@ static int bh_depthwise_pairs(const bh_instruction *op) {
            (op->arg[DEPTHWISE_STRIDE] == 2 ? pitch <= BH_PAIRED_PITCH : pitch == half);
 }
 
-static void bh_depthwise_sweep(bh_sweep *w, const bh_instruction *op) {
+static void bh_depthwise_lay(bh_sweep *w, const bh_instruction *op) {
     const bh_target *out = &w->out;
     const size_t rows = bh_depthwise_pairs(op) ? 2 : 1, lines = (out->height + rows - 1) / rows;
     const uint32_t over = out->width % BH_LANES, row = over ? (1u << over) - 1 : UINT32_MAX;
@@ -180,15 +180,12 @@ static void bh_depthwise_sweep(bh_sweep *w, const bh_instruction *op) {
     w->behind = w->lines ? (w->lines - 1) * w->to_next + w->end : 0;
 }
 
-static void bh_depthwise(const bh_job *job) {
-    static void (*const planes[2][2][2])(const bh_sweep *, uint32_t, uint32_t) = {
-        {{bh_depthwise_3_1, bh_depthwise_3_2}, {bh_depthwise_5_1, bh_depthwise_5_2}},
-        {{bh_depthwise_3_1_pairs, bh_depthwise_3_2_pairs}, {bh_depthwise_5_1_pairs, bh_depthwise_5_2_pairs}},
-    };
+/* For planes that lie `shift` floats behind where the table names them. */
+static bh_sweep bh_depthwise_sweep(const bh_job *job, size_t shift) {
     const bh_instruction *op = job->op;
     const uint32_t *arg = op->arg;
     bh_sweep w = {
-        .arena = job->arena,
+        .arena = job->arena + shift,
         .planes = bh_i32(job->model, op->ref[DEPTHWISE_IN_REF]),
         .ahead = (size_t)arg[DEPTHWISE_TOP] * arg[DEPTHWISE_PITCH] + arg[DEPTHWISE_LEFT],
         .pitch = arg[DEPTHWISE_PITCH],
@@ -198,17 +195,31 @@ static void bh_depthwise(const bh_job *job) {
         .bias = bh_f32(job->model, op->ref[DEPTHWISE_BIAS_REF]),
         .bounds = bh_bounds_of(op),
     };
-    bh_depthwise_sweep(&w, op);
+    bh_depthwise_lay(&w, op);
+    return w;
+}
+
+/* Channels c .. end - 1. */
+static void bh_depthwise_channels(const bh_sweep *w, const bh_instruction *op, uint32_t c, uint32_t end) {
+    static void (*const planes[2][2][2])(const bh_sweep *, uint32_t, uint32_t) = {
+        {{bh_depthwise_3_1, bh_depthwise_3_2}, {bh_depthwise_5_1, bh_depthwise_5_2}},
+        {{bh_depthwise_3_1_pairs, bh_depthwise_3_2_pairs}, {bh_depthwise_5_1_pairs, bh_depthwise_5_2_pairs}},
+    };
     const int pairs = bh_depthwise_pairs(op), rare = op->function > BH_CLIP;
-    const uint32_t made = pairs ? 2 * w.lines : w.lines;
-    uint32_t c, end;
-    bh_share(job, op->ref[DEPTHWISE_IN_REF].count, &c, &end);
-    const uint32_t at_once = rare || made < w.out.height ? 1 : end - c;
+    const uint32_t made = pairs ? 2 * w->lines : w->lines;
+    const uint32_t at_once = rare || made < w->out.height ? 1 : end - c;
     for (; c < end; c += at_once) {
-        planes[pairs][arg[DEPTHWISE_KERNEL] == 5][arg[DEPTHWISE_STRIDE] == 2](&w, c, c + at_once);
-        if (made < w.out.height) bh_depthwise_pixels(&w, op, c, made);
-        bh_target out = w.out;
-        out.origin += c * w.stride;
+        planes[pairs][op->arg[DEPTHWISE_KERNEL] == 5][op->arg[DEPTHWISE_STRIDE] == 2](w, c, c + at_once);
+        if (made < w->out.height) bh_depthwise_pixels(w, op, c, made);
+        bh_target out = w->out;
+        out.origin += c * w->stride;
         if (rare) bh_depthwise_rare(out, op);
     }
+}
+
+static void bh_depthwise(const bh_job *job) {
+    const bh_sweep w = bh_depthwise_sweep(job, 0);
+    uint32_t c, end;
+    bh_share(job, job->op->ref[DEPTHWISE_IN_REF].count, &c, &end);
+    bh_depthwise_channels(&w, job->op, c, end);
 }
