@@ -168,6 +168,7 @@ static void bh_depthwise_lay(bh_sweep *w, const bh_instruction *op) {
     const bh_target *out = &w->out;
     const size_t rows = bh_depthwise_pairs(op) ? 2 : 1, lines = (out->height + rows - 1) / rows;
     const uint32_t over = out->width % BH_LANES, row = over ? (1u << over) - 1 : UINT32_MAX;
+    if (!out->size) w->out.before = 0;
     w->to_next = rows * out->pitch;
     w->last = (out->width - 1) / BH_LANES * BH_LANES;
     w->end = w->last + BH_LANES < w->to_next ? w->to_next : w->last + BH_LANES;
