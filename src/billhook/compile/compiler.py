@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from billhook.compile.chains import chained
 from billhook.compile.ir import Network
 from billhook.compile.layout import lay_out
 from billhook.compile.lower import lower
@@ -54,4 +55,4 @@ def assemble(network: Network, tiles: Mapping[str, Tile] | None = None, *, check
 
 def assembled(network: Network, tiles: Mapping[str, Tile] | None = None) -> bytes:
     """Return the model file of a network in the engine's operators."""
-    return pack(network, lay_out(network), tiles)
+    return pack(network, lay_out(network, chained(network, tiles or {})), tiles)
