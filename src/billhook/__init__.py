@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from billhook.allocate.budget import Budget as Budget
+    from billhook.compile.int8.calibration import Calibration as Calibration
     from billhook.deploy import export as export
     from billhook.errors import BillhookError as BillhookError
     from billhook.errors import BudgetError as BudgetError
@@ -50,6 +51,7 @@ _HOMES = {
     "BillhookError": "billhook.errors",
     "Budget": "billhook.allocate.budget",
     "BudgetError": "billhook.errors",
+    "Calibration": "billhook.compile.int8.calibration",
     "ChannelGroup": "billhook.graph",
     "Check": "billhook.results",
     "Cost": "billhook.results",

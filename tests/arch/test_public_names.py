@@ -14,7 +14,18 @@ from tests.arch.source import OPTIONAL, PACKAGE
 
 PUBLIC = [
     *("groups", "capture", "prune", "apply", "apply_", "verify", "silence", "cost", "save", "load"),
-    *("Plan", "Budget", "Scope", "ChannelGroup", "Groups", "Cost", "Check", "Measurement", "Fusion"),
+    *(
+        "Plan",
+        "Budget",
+        "Scope",
+        "Calibration",
+        "ChannelGroup",
+        "Groups",
+        "Cost",
+        "Check",
+        "Measurement",
+        "Fusion",
+    ),
     *("shrink", "pruning_callback", "Outcome", "MethodCallback"),
     *("sparsify", "sparsifying_callback", "Sparsified"),
     *("export", "latency", "BillhookError", "BudgetError", "__version__"),

@@ -31,6 +31,22 @@ def test_a_network_is_compiled_and_measured(billhook: Billhook) -> None:
     assert "is never overwritten" in outcome.stderr
 
 
+@pytest.mark.parametrize("command", [("compile",), ("export", "--backend", "billhook"), ("export",)])
+def test_int8_is_calibrated_on_the_data_set(billhook: Billhook, command: tuple[str, ...]) -> None:
+    network = (*command[:1], f"{NETS}:residual", *command[1:], "--precision", "int8", "--output", "net")
+    outcome = billhook(
+        *network, "--data", "digits", "--calibration", "minmax", "--calibration-images", 64, "--json"
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.data["precision"] == "int8"
+    assert outcome.data["parity"]["sqnr"] > 20
+    assert "signal to noise" in outcome.stderr
+
+    outcome = billhook(*network, "--input", "1x1x8x8")
+    assert outcome.code == 2
+    assert "int8 needs images to find the ranges of values on: give --data" in outcome.stderr
+
+
 def test_sources_say_how_they_are_built(billhook: Billhook, tmp_path: Path) -> None:
     outcome = billhook(*NET, "--out", "net", "--target", "c")
     assert outcome.code == 0, outcome.stderr

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Debug, Input, Json, ModelArg, Quiet, Weights, changes, network
+from billhook.cli.options import (
+    CalibrationImages,
+    CalibrationMethod,
+    Debug,
+    Input,
+    Json,
+    ModelArg,
+    Precision,
+    Quiet,
+    Weights,
+    changes,
+    network,
+)
+from billhook.cli.options import precision as in_precision
 from billhook.cli.terminal import Terminal
 
 _Model = Annotated[
@@ -39,6 +52,9 @@ def compile_network(
     model_arg: ModelArg = [],  # noqa: B006
     weights: Weights = None,
     data: _Data = None,
+    precision: Precision = None,
+    calibration: CalibrationMethod = None,
+    calibration_images: CalibrationImages = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -51,14 +67,23 @@ def compile_network(
     from billhook.units import format_bytes
 
     terminal = Terminal(as_json, quiet)
-    subject = Subject(from_target(model, changes(network(inputs, model_arg, weights, data))))
+    given = changes(
+        {
+            **network(inputs, model_arg, weights, data),
+            **in_precision(precision, calibration, calibration_images),
+        }
+    )
+    subject = Subject(from_target(model, given))
     artifact = compile_for(
         subject.model,
         subject.example_inputs,
         output,
         target=target,
         preprocessing=subject.preprocessing,
+        calibration=subject.export_calibration(),
     )
+    for note in artifact.manifest.notes if artifact.manifest.precision == "int8" else ():
+        terminal.warn(note)
     files = {
         str(path.relative_to(output)): path.stat().st_size
         for path in sorted(output.rglob("*"))
@@ -68,6 +93,7 @@ def compile_network(
     terminal.data(
         {
             "target": target,
+            "precision": artifact.manifest.precision,
             "directory": str(output),
             "artifact": str(artifact.directory),
             "files": files,

@@ -41,6 +41,8 @@ from billhook.cli.compress_options import (
 )
 from billhook.cli.guard import on_failure
 from billhook.cli.options import (
+    CalibrationImages,
+    CalibrationMethod,
     Debug,
     Exclude,
     Fuse,
@@ -50,6 +52,7 @@ from billhook.cli.options import (
     Json,
     Mixing,
     ModelArg,
+    Precision,
     Quiet,
     Weights,
     changes,
@@ -57,6 +60,7 @@ from billhook.cli.options import (
     key_values,
     network,
 )
+from billhook.cli.options import precision as in_precision
 from billhook.cli.terminal import Terminal
 from billhook.errors import InputError
 
@@ -98,6 +102,9 @@ def compress(
     lr: Lr = None,
     distill: Distill = None,
     backend: Backend = None,
+    precision: Precision = None,
+    calibration: CalibrationMethod = None,
+    calibration_images: CalibrationImages = None,
     threads: Threads = None,
     seed: Seed = None,
     name: Name = None,
@@ -141,6 +148,7 @@ def compress(
             ("finetune", "lr"): ("--lr", _number_or_word(lr)),
             ("finetune", "distill"): ("--distill", distill),
             ("export", "backend"): ("--backend", backend),
+            **in_precision(precision, calibration, calibration_images),
             ("measure", "threads"): ("--threads", threads),
         }
     )

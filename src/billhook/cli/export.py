@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from billhook.cli.options import Debug, Input, Json, ModelArg, Quiet, Weights, changes, network
+from billhook.cli.options import (
+    CalibrationImages,
+    CalibrationMethod,
+    Debug,
+    Input,
+    Json,
+    ModelArg,
+    Precision,
+    Quiet,
+    Weights,
+    changes,
+    network,
+)
+from billhook.cli.options import precision as in_precision
 from billhook.cli.terminal import Terminal
 
 _Target = Annotated[
@@ -33,6 +46,9 @@ def export(
     weights: Weights = None,
     data: _Data = None,
     backend: _Backend = None,
+    precision: Precision = None,
+    calibration: CalibrationMethod = None,
+    calibration_images: CalibrationImages = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -49,6 +65,7 @@ def export(
         {
             **network(inputs, model_arg, weights, data),
             ("export", "backend"): ("--backend", backend),
+            **in_precision(precision, calibration, calibration_images),
         }
     )
     recipe = from_target(target, given)
@@ -59,6 +76,7 @@ def export(
         output,
         backend=recipe.export.backend,
         preprocessing=subject.preprocessing,
+        calibration=subject.export_calibration(),
     )
     manifest = artifact.manifest
     for note in manifest.notes:
@@ -67,6 +85,7 @@ def export(
         {
             "artifact": str(output),
             "backend": manifest.backend,
+            "precision": manifest.precision,
             "opset": manifest.opset,
             "bytes": size(artifact).value,
             "parity": dict(manifest.parity or {}),

@@ -80,6 +80,32 @@ FuseOption = Annotated[
         help="operators, include, exclude, add_form, copies or keep_if of [fuse]. Repeat for several.",
     ),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="float32|int8",
+        help="What the runtime computes in; int8 needs --data.",
+        show_default="float32",
+    ),
+]
+CalibrationMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="METHOD",
+        help="How ranges are found for int8: mse, percentile or minmax.",
+        show_default="mse",
+    ),
+]
+CalibrationImages = Annotated[
+    int | None,
+    typer.Option(
+        "--calibration-images",
+        metavar="N",
+        help="Training images that ranges are found on for int8.",
+        show_default="512",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option(
@@ -126,6 +152,15 @@ def network(inputs: list[str], model_arg: list[str], weights: Path | None, data:
         **key_values(("model", "args"), "--model-arg", model_arg),
         ("model", "weights"): ("--weights", weights),
         ("data", "name"): ("--data", data),
+    }
+
+
+def precision(wanted: str | None, method: str | None, images: int | None) -> Given:
+    """Return what --precision, --calibration and --calibration-images say; for `changes`."""
+    return {
+        ("export", "precision"): ("--precision", wanted),
+        ("export", "calibration"): ("--calibration", method),
+        ("export", "calibration_images"): ("--calibration-images", images),
     }
 
 

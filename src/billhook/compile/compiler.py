@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from billhook.compile.chains import chained
+from billhook.compile.int8.calibration import Calibration, calibrate
+from billhook.compile.int8.quantise import Quantisation, quantise
 from billhook.compile.ir import Network
 from billhook.compile.layout import lay_out
 from billhook.compile.lower import lower
@@ -24,14 +26,21 @@ class Compiled:
     Attributes:
         network: What it computes, in the engine's operators.
         file: The model file.
+        notes: In 8 bits: what stayed in float32, and why.
     """
 
     network: Network
     file: bytes
+    notes: tuple[str, ...] = ()
 
 
 def compile_model(
-    model: nn.Module, example_inputs: Any, *, tiles: Mapping[str, Tile] | None = None, check: bool = True
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    tiles: Mapping[str, Tile] | None = None,
+    check: bool = True,
+    calibration: Calibration | None = None,
 ) -> Compiled:
     """Return the model file of a network, and what it computes.
 
@@ -40,11 +49,25 @@ def compile_model(
         example_inputs: One batch, as in `billhook.capture`; the batch size stays open.
         tiles: How convolutions are cut, by the name of what they make; usual ones if not given.
         check: Compare the network before and after every pass.
+        calibration: Data for computing in 8 bits; float32 if not given.
     Raises:
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
         CompileError: if a pass breaks the network, or it is too large.
+        InputError: if the calibration does not fit the network.
     """
-    return assemble(run_passes(lower(model, example_inputs), check=check), tiles, check=check)
+    found = prepared(model, example_inputs, check=check, calibration=calibration)
+    return replace(assemble(found.network, tiles, check=check), notes=found.notes)
+
+
+def prepared(
+    model: nn.Module, example_inputs: Any, *, check: bool = True, calibration: Calibration | None = None
+) -> Quantisation:
+    """Return a network after the passes, with values in 8 bits if it is calibrated; see `compile_model`."""
+    network = run_passes(lower(model, example_inputs), check=check)
+    if calibration is None:
+        return Quantisation(network, ())
+    ranges = calibrate(network, calibration)
+    return quantise(network, ranges, keep=calibration.keep, correct_bias=calibration.correct_bias)
 
 
 def assemble(network: Network, tiles: Mapping[str, Tile] | None = None, *, check: bool = False) -> Compiled:

@@ -16,13 +16,19 @@ from billhook.errors import CompileError, InputError
 Array = npt.NDArray[Any]
 
 
-def run(network: ir.Network, inputs: Sequence[Array], dtype: torch.dtype = torch.float64) -> list[Array]:
+def run(
+    network: ir.Network,
+    inputs: Sequence[Array],
+    dtype: torch.dtype = torch.float64,
+    observe: Callable[[ir.Value, Tensor], None] | None = None,
+) -> list[Array]:
     """Return the outputs of `network` for a batch.
 
     Args:
         network: Any network.
         inputs: One array [samples, ...] per input of the network.
         dtype: Of all arithmetic and of the results: torch.float64 or torch.float32.
+        observe: Called with every value and its numbers, as soon as they are there.
     Raises:
         InputError: for inputs of other shapes than the network's.
         CompileError: if an operator makes another shape than its output has.
@@ -35,22 +41,36 @@ def run(network: ir.Network, inputs: Sequence[Array], dtype: torch.dtype = torch
             raise InputError(f"input {port.name!r} has samples of shape {array.shape[1:]}, not {port.shape}")
         v = port.value
         values[v] = torch.tensor(array, dtype=dtype).reshape(-1, v.channels, v.height, v.width)
+        if observe is not None:
+            observe(v, values[v])
     left = network.uses
     with torch.no_grad():
         for op in network:
-            made = _activated(op.activation, _RUN[type(op)](op, *(values[v] for v in op.inputs)))
             v = op.output
-            if made.shape[1:] != (v.channels, v.height, v.width):
-                raise CompileError(
-                    f"{op.kind} {v.name!r} makes samples of shape {tuple(made.shape[1:])}, but its output "
-                    f"has {(v.channels, v.height, v.width)}"
-                )
-            values[v] = made if v.quantised is None else _rounded(made, v.quantised)
+            values[v] = apply(op, [values[value] for value in op.inputs])
+            if observe is not None:
+                observe(v, values[v])
             left.subtract(op.inputs)
             for value in {*op.inputs, v}:
                 if not left[value]:
                     del values[value]  # big networks would not fit otherwise
     return [values[p.value].reshape(-1, *p.shape).numpy() for p in network.outputs]
+
+
+def apply(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
+    """Return what one operator makes of its inputs, [samples, channels, height, width] each.
+
+    Raises:
+        CompileError: if that has another shape than the operator's output.
+    """
+    made = _activated(op.activation, _RUN[type(op)](op, *inputs))
+    v = op.output
+    if made.shape[1:] != (v.channels, v.height, v.width):
+        raise CompileError(
+            f"{op.kind} {v.name!r} makes samples of shape {tuple(made.shape[1:])}, but its output "
+            f"has {(v.channels, v.height, v.width)}"
+        )
+    return made if v.quantised is None else _rounded(made, v.quantised)
 
 
 def _activated(activation: ir.Activation, x: Tensor) -> Tensor:

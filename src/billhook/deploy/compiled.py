@@ -13,6 +13,7 @@ from torch import nn
 
 from billhook import __version__
 from billhook.compile.c_project import MODEL_FOLDER, write_project
+from billhook.compile.int8.calibration import Calibration
 from billhook.compile.library import HEADER, LIBRARY, isas, library_path
 from billhook.compile.session import EnginePort
 from billhook.compile.toolchain import TARGETS as BUILT
@@ -38,6 +39,7 @@ def compile_for(
     target: str = "native",
     inputs_for_parity: ExampleInputs | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Artifact:
     """Compile `model` for the engine into the new folder `directory`, ready to be shipped to a target.
 
@@ -56,6 +58,7 @@ def compile_for(
         inputs_for_parity: Real data for the comparison, in the form of the example inputs; the example
             itself if not given.
         preprocessing: What happens to data before it is fed; kept in the manifest.
+        calibration: Data to compute in 8 bits with; float32 if not given. See `export`.
     Returns:
         The artifact; in `directory`, or in its folder "model" for "c".
     Raises:
@@ -77,6 +80,7 @@ def compile_for(
             backend=BillhookEngine(fallback=None, tuned_for=_tuned_for(target)),
             inputs_for_parity=inputs_for_parity,
             preprocessing=preprocessing,
+            calibration=calibration,
         )
         manifest = artifact.manifest
         if target == "c":

@@ -15,6 +15,7 @@ from billhook.measure.artifact import Artifact
 from billhook.measure.backend import Array, Session
 
 TOLERANCE = 1e-3
+MOST_SQNR = 200.0  # dB: equal, as far as numbers can be
 INTEGER_AGREEMENT = 0.99  # of integer outputs: indices flip where two values nearly tie
 
 
@@ -26,15 +27,18 @@ class Parity:
         max_abs_error: Largest absolute difference over all outputs.
         max_rel_error: The same, each output relative to its largest absolute value.
         argmax_agreement: Fraction of samples with the same largest entry along axis 1; None without axis 1.
-        tolerance: Bound on `max_rel_error`.
+        tolerance: Bound on `max_rel_error`; None in 8 bits, which differ by what rounding makes.
         batches: Batch sizes that were compared.
+        sqnr: In 8 bits: energy of PyTorch's outputs over that of the difference, in dB, of the worst output;
+            at most 200.
     """
 
     max_abs_error: float
     max_rel_error: float
     argmax_agreement: float | None
-    tolerance: float
+    tolerance: float | None
     batches: tuple[int, ...]
+    sqnr: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -49,7 +53,12 @@ class _Difference:
 
 
 def check_parity(
-    model: nn.Module, artifact: Artifact, session: Session, inputs: Any, *, tolerance: float = TOLERANCE
+    model: nn.Module,
+    artifact: Artifact,
+    session: Session,
+    inputs: Any,
+    *,
+    tolerance: float | None = TOLERANCE,
 ) -> Parity:
     """Return how far `session` is from `model` on `inputs`.
 
@@ -61,7 +70,8 @@ def check_parity(
         artifact: What it was exported to; for the names.
         session: The loaded artifact.
         inputs: Real data or the example: a tensor, a tuple, or a dict of keyword arguments.
-        tolerance: Bound on the error relative to the largest output.
+        tolerance: Bound on the error relative to the largest output; None to take the ratio of signal and
+            noise in its place.
     Raises:
         ExportError: if an output is missing, has another shape, or differs by more; names it.
     """
@@ -71,11 +81,14 @@ def check_parity(
         calls += [call.with_batch(n) for n in sorted({1, call.batch + 1} - {call.batch})]
     names = [spec.name for spec in artifact.manifest.outputs]
     found: list[_Difference] = []
+    ratios: list[float] = []
+    bound = float("inf") if tolerance is None else tolerance
     with evaluating(model):
         for c in calls:
             expected = [t.detach().cpu().numpy() for t in named_outputs(c.run(model)).values()]
             actual = _run(session, c, artifact)
-            found += _differences(names, expected, actual, c.batch, tolerance)
+            found += _differences(names, expected, actual, c.batch, bound)
+            ratios += [sqnr(e, a) for e, a in zip(expected, actual, strict=True) if e.dtype.kind == "f"]
     agreements = [d.agreement for d in found if d.agreement is not None]
     return Parity(
         max_abs_error=max(d.absolute for d in found),
@@ -83,6 +96,7 @@ def check_parity(
         argmax_agreement=min(agreements) if agreements else None,
         tolerance=tolerance,
         batches=tuple(c.batch or 0 for c in calls),
+        sqnr=None if tolerance is not None else min(ratios, default=None),
     )
 
 
@@ -136,3 +150,12 @@ def difference(expected: Array, actual: Array) -> _Difference:
     relative = absolute / scale if scale else absolute
     classes = e.ndim >= 2 and e.shape[1] > 1
     return _Difference(absolute, relative, float((e.argmax(1) == a.argmax(1)).mean()) if classes else None)
+
+
+def sqnr(expected: Array, actual: Array) -> float:
+    """Return the energy of what was expected over that of the difference, in dB; at most `MOST_SQNR`."""
+    e, a = (np.nan_to_num(x.astype(np.float64)) for x in (expected, actual))
+    signal, noise = float((e**2).sum()), float(((e - a) ** 2).sum())
+    if not noise:
+        return MOST_SQNR
+    return min(MOST_SQNR, round(10 * float(np.log10(max(signal / noise, 1e-20))), 2))

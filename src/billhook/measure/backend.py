@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
-from billhook.errors import MissingExtraError
+from billhook.errors import ExportError, MissingExtraError
 from billhook.measure.environment import versions
 from billhook.registry import Registry
 
@@ -111,6 +111,43 @@ class Backend(ABC):
             ExportError: if the network cannot be lowered; names the operator and the line.
             MissingExtraError: if the runtime or its exporter is not installed.
         """
+
+    def export_int8(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        directory: Path,
+        *,
+        calibration: Any,
+        dynamic_batch: bool = True,
+    ) -> Artifact:
+        """Lower `model` to 8 bits; as `export`, for runtimes that can.
+
+        Args:
+            model: As for `export`, and so are the others.
+            example_inputs: One batch.
+            directory: Empty.
+            dynamic_batch: Leave the batch size open where the network allows it.
+            calibration: A `billhook.Calibration`: data, and the rule by which ranges of values are found.
+        Raises:
+            ExportError: if the runtime has no way to do this, or as `export`.
+            InputError: if the calibration does not fit the network.
+        """
+        raise self._no_int8()
+
+    def require_int8(self) -> None:
+        """Raise now what `export_int8` would raise where the runtime has no int8.
+
+        Raises:
+            ExportError: says so.
+        """
+        if type(self).export_int8 is Backend.export_int8:
+            raise self._no_int8()
+
+    def _no_int8(self) -> ExportError:
+        return ExportError(
+            f"the backend {self.name!r} has no int8; export in float32, or for 'billhook' or 'onnxruntime'"
+        )
 
     def require(self) -> None:
         """Raise now, without importing anything large, what `open` would raise if the runtime is missing.

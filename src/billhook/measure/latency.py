@@ -143,7 +143,7 @@ def _about(artifact: Artifact) -> dict[str, Any]:
     return {
         "artifact": artifact.name,
         "runtime": f"{m.backend} {version}".strip(),
-        "precision": backends.get(m.backend).precision or precision,
+        "precision": m.precision if m.precision == "int8" else backends.get(m.backend).precision or precision,
         "io_precision": precision,
     }
 

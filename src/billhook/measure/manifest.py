@@ -15,6 +15,7 @@ DTYPES = frozenset(
 )
 
 Purpose = Literal["shipping", "timing"]
+Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Manifest:
         cost: MACs, parameters, …; None if not known.
         plan: SHA-256 of the plan it was pruned with; None for an original.
         notes: What a user should know, e.g. why the batch size is fixed.
+        precision: What it computes in: "int8" where convolutions and linear layers were quantised; "float32"
+            is whatever the runtime makes of a network in float32.
     """
 
     backend: str
@@ -80,6 +83,7 @@ class Manifest:
     cost: Mapping[str, int] | None = None
     plan: str | None = None
     notes: tuple[str, ...] = ()
+    precision: Precision = "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

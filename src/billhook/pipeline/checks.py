@@ -25,6 +25,7 @@ def check(subject: Subject) -> None:
         InputError: if there is neither a budget nor a sparsity, an option does not exist, a pattern does not
             fit a layer, a scope matches nothing, or data are missing.
         CaptureError: if the network cannot be captured.
+        ExportError: if the runtime has no int8, and the recipe wants it.
         MissingExtraError, EngineError: if the runtime or the training library is not installed.
     """
     recipe = subject.recipe
@@ -38,6 +39,9 @@ def check(subject: Subject) -> None:
     if recipe.train is not None and recipe.data is None:
         raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
     backends.get(recipe.export.backend).require()
+    if recipe.export.precision == "int8":
+        backends.get(recipe.export.backend).require_int8()
+        subject.export_calibration()
     finetunes = recipe.data is not None and recipe.finetune.wanted
     if (subject.trains or finetunes or _decides_in_training(recipe)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from billhook.compile.int8.calibration import Calibration
 from billhook.data import Dataset, load
 from billhook.errors import InputError
 from billhook.fuse import Fused, fuse
@@ -20,6 +21,8 @@ from billhook.graph import ExampleInputs, Graph, capture
 from billhook.models import Checkpoint, checkpoint, load_weights, resolve
 from billhook.recipe import InputSpec, Recipe, parse_inputs
 from billhook.train import Batches
+
+CALIBRATION_BATCH = 32
 
 
 class Subject:
@@ -158,6 +161,24 @@ class Subject:
         inputs, targets = self.dataset.calibration(count, seed=self.recipe.seed)
         size = self.recipe.data.batch
         return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+
+    def export_calibration(self) -> Calibration | None:
+        """Return the training images that ranges are found on for int8; None for float32.
+
+        Raises:
+            InputError: if there are no data.
+        """
+        wanted = self.recipe.export
+        if wanted.precision == "float32":
+            return None
+        if self.dataset is None:
+            raise InputError(
+                "int8 needs images to find the ranges of values on: give --data, or a [data] table in the "
+                "recipe"
+            )
+        count = min(wanted.calibration_images, len(self.dataset.train))
+        inputs, _ = self.dataset.calibration(count, seed=self.recipe.seed)
+        return Calibration(torch.split(inputs, CALIBRATION_BATCH), wanted.calibration)
 
     def training(self) -> Batches | None:
         """Return the training split, augmented, for training a network; None without data."""

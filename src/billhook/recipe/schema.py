@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from billhook.allocate import allocators
 from billhook.allocate.budget import METRICS, Budget
+from billhook.compile.int8.ranges import METHODS
 from billhook.fuse.options import OPERATORS, Fusion
 from billhook.graph.patterns import options_in, parse_pattern
 from billhook.measure.backend import backends
@@ -171,9 +172,16 @@ class Sparse(Table):
 
 
 class Export(Table):
-    """Which runtime the networks are exported for."""
+    """Which runtime the networks are exported for, and what it computes in.
+
+    With `precision` "int8", the compressed network computes in 8 bits; the original stays as it was. The
+    ranges of values are found on `calibration_images` training images, by the rule `calibration`.
+    """
 
     backend: Annotated[str, one_of("backend", backends.names)] = "onnxruntime"
+    precision: Literal["float32", "int8"] = "float32"
+    calibration: Annotated[str, one_of("calibration method", lambda: METHODS)] = "mse"
+    calibration_images: int = Field(default=512, ge=1)
 
 
 class Measure(Table):

@@ -159,3 +159,19 @@ def test_a_network_that_has_been_trained_is_rewritten_anew() -> None:
     subject.weights_changed()
     weight = subject.prunable.get_parameter("conv.weight")
     assert torch.equal(weight, subject.model.get_parameter("conv.weight"))
+
+
+def test_int8_is_calibrated_on_training_images() -> None:
+    table = {"precision": "int8", "calibration": "minmax", "calibration_images": 40}
+    found = Subject(recipe(data={"name": "digits"}, export=table)).export_calibration()
+    assert found is not None
+    assert found.method == "minmax"
+    assert [tuple(batch.shape) for batch in found.batches] == [(32, 1, 8, 8), (8, 1, 8, 8)]
+    many = Subject(recipe(data={"name": "digits"}, export={"precision": "int8", "calibration_images": 10**6}))
+    assert many.dataset is not None
+    found = many.export_calibration()
+    assert found is not None
+    assert sum(len(batch) for batch in found.batches) == len(many.dataset.train)
+    assert Subject(recipe(data={"name": "digits"})).export_calibration() is None
+    with pytest.raises(InputError, match="int8 needs images"):
+        Subject(recipe(export={"precision": "int8"})).export_calibration()

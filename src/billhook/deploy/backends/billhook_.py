@@ -22,11 +22,12 @@ from billhook.registry import Info
 if TYPE_CHECKING:
     from torch import nn
 
+    from billhook.compile.int8.calibration import Calibration
     from billhook.compile.session import EngineSession
     from billhook.errors import UnsupportedError
 
 INFO = Info(
-    title="billhook's own engine, CPU, float32",
+    title="billhook's own engine, CPU, float32 or int8",
     source="design, section 7",
     notes="fast with sparse weights; networks that it cannot express are left to ONNX Runtime, with a note",
 )
@@ -77,7 +78,7 @@ class BillhookEngine(Backend):
     title = INFO.title
     library = "billhook"
     extra = ""
-    precision = "float32"
+    precision = "float32"  # where the manifest does not say int8
     rounding = Rounding(preferred=8, minimum=4)
     copy_form = "gather"  # a look-up is an address to it
     leaves_zeros_out = True
@@ -96,7 +97,37 @@ class BillhookEngine(Backend):
         Raises:
             UnsupportedError: for such a network without a fallback.
         """
-        from billhook.compile.compiler import assembled, compile_model
+        return self._export(model, example_inputs, directory, dynamic_batch, None)
+
+    def export_int8(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        directory: Path,
+        *,
+        calibration: Calibration,
+        dynamic_batch: bool = True,
+    ) -> Artifact:
+        """Write model.bhk in 8 bits; see `Backend.export_int8`.
+
+        What is shipped is compared with the compiler's own arithmetic on the same grids.
+
+        Raises:
+            ExportError: if the engine computes something else.
+            UnsupportedError: as for `export`.
+        """
+        return self._export(model, example_inputs, directory, dynamic_batch, calibration)
+
+    def _export(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        directory: Path,
+        dynamic_batch: bool,
+        calibration: Calibration | None,
+    ) -> Artifact:
+        from billhook.compile.compiler import assemble, assembled, prepared
+        from billhook.compile.int8.agreement import check_agreement
         from billhook.compile.tile_cache import tuned
         from billhook.deploy.example import Call, evaluating, named_outputs
         from billhook.errors import UnsupportedError
@@ -107,15 +138,19 @@ class BillhookEngine(Backend):
             outputs = named_outputs(call.run(model))
         try:
             # No check of the passes: what is shipped is compared with PyTorch as a whole.
-            compiled = compile_model(model, call.kwargs or call.args, check=False)
+            found = prepared(model, call.kwargs or call.args, check=False, calibration=calibration)
         except UnsupportedError as e:
             if self.fallback is None:
                 raise
-            return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch)
+            return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch, calibration)
+        compiled = assemble(found.network)
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
-        file = compiled.file
+        file, tiles = compiled.file, {}
         if dynamic_batch and self.tuned_for is not None:
-            file = assembled(compiled.network, tuned(compiled, isa=self.tuned_for))
+            tiles = tuned(compiled, isa=self.tuned_for)
+            file = assembled(compiled.network, tiles)
+        if calibration is not None and dynamic_batch:
+            check_agreement(found.network, file, tiles, calibration.first())
         (directory / "model.bhk").write_bytes(file)
         batch = None if dynamic_batch else call.batch
 
@@ -132,6 +167,8 @@ class BillhookEngine(Backend):
             batch=call.batch,
             dynamic_batch=dynamic_batch,
             versions={"billhook": __version__, **versions(("torch",))},
+            notes=found.notes,
+            precision="float32" if calibration is None else "int8",
         )
         return Artifact.create(directory, manifest)
 
@@ -171,10 +208,17 @@ class BillhookEngine(Backend):
         example_inputs: Any,
         directory: Path,
         dynamic_batch: bool,
+        calibration: Calibration | None,
     ) -> Artifact:
         """Export for ONNX Runtime, and say why; lines of the user's code go to the log, not into the file."""
         log.warning("%s\nONNX Runtime runs it in its place", error)
-        made = backends.get(fallback).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
+        other = backends.get(fallback)
+        if calibration is None:
+            made = other.export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
+        else:
+            made = other.export_int8(
+                model, example_inputs, directory, calibration=calibration, dynamic_batch=dynamic_batch
+            )
         note = f"left to ONNX Runtime, because the engine has no form for {', '.join(error.operators)}"
         return made.with_manifest(notes=(*made.manifest.notes, note))
 

@@ -28,8 +28,8 @@ _FORMS = {
 def run(work: Work) -> dict[str, Any]:
     """Return the parity of both; writes `artifacts/original` and `artifacts/compressed`.
 
-    A network with fusions is lowered first, to what is measured to be fastest; its costs are those of what is
-    exported then.
+    With int8 only the latter computes in 8 bits. A network with fusions is lowered first, to what is measured
+    to be fastest; its costs are those of what is exported then.
 
     Raises:
         ExportError: if the runtime disagrees with PyTorch.
@@ -38,6 +38,7 @@ def run(work: Work) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
     before, decided = work.costs
     inputs = work.subject.example_inputs
+    calibration = work.subject.export_calibration()
     made = {}
     compressed, lowered, notes = _lowered(work)
     after = Cost(**lowered["after"]) if lowered else decided
@@ -53,6 +54,7 @@ def run(work: Work) -> dict[str, Any]:
             preprocessing=work.subject.preprocessing,
             plan=None if name == "original" else work.plan,
             cost=cost,
+            calibration=None if name == "original" else calibration,
         )
     sizes = (format_bytes(size(made[name]).value) for name in ("original", "compressed"))
     return {
@@ -60,6 +62,11 @@ def run(work: Work) -> dict[str, Any]:
         "notes": [
             *notes,
             *_zeros(work, made["compressed"].manifest.backend),
+            *(
+                []
+                if calibration is None
+                else ["the original computes in float32, what is compressed in int8"]
+            ),
             *(f"{name}: {note}" for name, artifact in made.items() for note in artifact.manifest.notes),
         ],
         **lowered,
