@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from billhook.compile.compiler import assembled, compile_model
+from billhook.compile.format import ACTIVATIONS, KINDS
 from billhook.compile.int8.calibration import Calibration
 from billhook.compile.ir import Network
-from billhook.compile.format import ACTIVATIONS, KINDS
 from billhook.compile.products import Product
 from billhook.compile.tiles import ROWS, Tile
 from tests.unit.compile.exactness import Function, features, image
