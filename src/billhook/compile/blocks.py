@@ -40,17 +40,18 @@ class Blocks:
         return len(self.starts) - 1
 
 
-def in_blocks(groups: Iterable[Floats], rows: int) -> Blocks:
+def in_blocks(groups: Iterable[Floats], rows: int, *, in_order: bool = False) -> Blocks:
     """Return matrices [outputs, k], one per group, in blocks of `rows` rows.
 
-    Columns of group g count from g · k on. Rows without any weight come last, in blocks of their own.
+    Columns of group g count from g · k on. Rows without any weight come last, in blocks of their own, unless
+    rows stay `in_order`.
     """
     order: list[npt.NDArray[np.int32]] = []
     columns: list[npt.NDArray[np.int32]] = []
     weights: list[Floats] = []
     first = 0
     for g, matrix in enumerate(groups):
-        for block in _split(matrix, rows):
+        for block in _split(matrix, rows, in_order):
             own = np.full(rows, -1, np.int32)
             own[: len(block)] = first + block
             kept = np.flatnonzero(matrix[block].any(axis=0)).astype(np.int32)
@@ -83,9 +84,9 @@ def multiplications(groups: Iterable[Floats], rows: int) -> int:
     return total
 
 
-def _split(matrix: Floats, rows: int) -> list[npt.NDArray[np.int64]]:
+def _split(matrix: Floats, rows: int, in_order: bool) -> list[npt.NDArray[np.int64]]:
     """Return the numbers of the rows of each block."""
-    alive = matrix.any(axis=1)
+    alive = matrix.any(axis=1) | in_order
     parts = []
     for numbers in (np.flatnonzero(alive), np.flatnonzero(~alive)):
         parts += [numbers[i : i + rows] for i in range(0, len(numbers), rows)]

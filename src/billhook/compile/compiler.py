@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from billhook.compile.chains import chained
 from billhook.compile.int8.calibration import Calibration, calibrate
 from billhook.compile.int8.quantise import Quantisation, quantise
 from billhook.compile.ir import Network
@@ -77,4 +78,4 @@ def assemble(network: Network, tiles: Mapping[str, Tile] | None = None, *, check
 
 def assembled(network: Network, tiles: Mapping[str, Tile] | None = None) -> bytes:
     """Return the model file of a network in the engine's operators."""
-    return pack(network, lay_out(network), tiles)
+    return pack(network, lay_out(network, chained(network, tiles or {})), tiles)

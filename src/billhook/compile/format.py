@@ -57,7 +57,10 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "binary": (_FLAT, _FLAT_REFS),
     "resize": ((*_TARGET, *_SOURCE, "mode", "scale_y", "scale_x"), ("in",)),
     "softmax": (_FLAT, _FLAT_REFS),
-    "depthwise": ((*_TARGET, *_SOURCE, "kernel", "stride", "top", "left"), ("in", "weights", "bias")),
+    "depthwise": (
+        (*_TARGET, *_SOURCE, "kernel", "stride", "top", "left", "slots", "slot"),
+        ("in", "weights", "bias"),
+    ),
     "runs": (
         _RUNS,
         ("columns", "starts", "weights", "bias", "out", "added", "runs"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from billhook.compile.chains import CHAIN, slots
 from billhook.compile.format import VECTOR
 from billhook.compile.ir import (
     QUAD,
@@ -73,15 +74,17 @@ class Layout:
         geometry: Of every value.
         planes: Address of pixel (0, 0) of every plane of every value.
         arena: Floats of all.
+        chained: Values of which only a few planes exist at a time; see `chains`.
     """
 
     geometry: Mapping[Value, Geometry]
     planes: Mapping[Value, Integers]
     arena: int
+    chained: frozenset[Value] = frozenset()
 
 
-def lay_out(network: Network) -> Layout:
-    """Return the layout of a network in the engine's form (no `Convolution`).
+def lay_out(network: Network, chained: frozenset[Value] = frozenset()) -> Layout:
+    """Return the layout of a network in the engine's form (no `Convolution`); see `chains.chained`.
 
     Raises:
         CompileError: if the values do not fit into 8 GB.
@@ -89,9 +92,9 @@ def lay_out(network: Network) -> Layout:
     geometry = _geometries(network)
     made = [p.value for p in network.inputs]
     made += [op.output for op in network if not isinstance(op, Select)]
-    sources = _sources(network, {v: i for i, v in enumerate(made)})
-    sizes = [_floats(v, geometry[v]) for v in made]
-    starts, arena = _placed(sizes, _lifetimes(network, made, sources))
+    sources = _sources(network, {v: i for i, v in enumerate(made)}, chained)
+    sizes = [_floats(geometry[v], CHAIN * slots(v) if v in chained else v.planes) for v in made]
+    starts, arena = _placed(sizes, _lifetimes(network, made, sources, chained))
     if arena > LIMIT:
         raise CompileError(
             f"the network computes {4 * arena / 1e9:.1f} GB of numbers, and the engine addresses 8 GB; "
@@ -102,11 +105,11 @@ def lay_out(network: Network) -> Layout:
         first = np.array([starts[b] + geometry[made[b]].before for b in buffers], np.int64)
         strides = np.array([geometry[made[b]].stride for b in buffers], np.int64)
         planes[value] = (first + strides * numbers).astype(np.int32)
-    return Layout(geometry, planes, arena)
+    return Layout(geometry, planes, arena, chained)
 
 
-def _floats(value: Value, form: Geometry) -> int:
-    return -(-value.planes // VECTOR) * VECTOR if form.stride == 1 else value.planes * form.stride
+def _floats(form: Geometry, planes: int) -> int:
+    return -(-planes // VECTOR) * VECTOR if form.stride == 1 else planes * form.stride
 
 
 @dataclass
@@ -118,6 +121,7 @@ class _Need:
     left: int = 0
     right: int = 0
     pitch: int = 0
+    by_rows: bool = False  # whole vectors are written from the first pixel of the last row on
     together: set[Value] = field(default_factory=set)  # values of the same pitch
 
 
@@ -132,12 +136,25 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
+            needs[op.output].by_rows = True
     _share_margins(network, needs)
     pitches = {}
     for need in needs.values():
         members = need.together
-        pitches[id(members)] = max(needs[m].pitch + max(needs[m].left, needs[m].right) for m in members)
+        least = max(needs[m].pitch + max(needs[m].left, needs[m].right) for m in members)
+        pitches[id(members)] = _even(least, members)
     return {v: _geometry(v, need, pitches[id(need.together)]) for v, need in needs.items()}
+
+
+def _even(pitch: int, members: Iterable[Value]) -> int:
+    """Return a pitch with which rows fill vectors, or halves of them, if no plane then takes more vectors."""
+    whole = pitch + -pitch % (VECTOR // 2 if pitch <= VECTOR // 2 else VECTOR)
+    free = all(_vectors(m, whole) == _vectors(m, pitch) for m in members if not m.is_vector)
+    return whole if free else pitch
+
+
+def _vectors(value: Value, pitch: int) -> int:
+    return -(-((value.height - 1) * pitch + value.width) // VECTOR)
 
 
 def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
@@ -181,6 +198,8 @@ def _geometry(value: Value, need: _Need, pitch: int) -> Geometry:
     before = _whole(need.top * pitch + need.left)
     used = (value.height - 1) * pitch + value.width
     size = _whole(max(used, used + need.bottom * pitch + need.right))
+    if need.by_rows:
+        size = max(size, _whole((value.height - 1) * pitch + max(_whole(value.width), _whole(pitch))))
     stride = before + size
     if stride % _ALIASING == 0:
         stride += VECTOR
@@ -191,12 +210,14 @@ def _whole(floats: int) -> int:
     return -(-max(floats, 0) // VECTOR) * VECTOR
 
 
-def _sources(network: Network, numbers: Mapping[Value, int]) -> dict[Value, tuple[Integers, Integers]]:
+def _sources(
+    network: Network, numbers: Mapping[Value, int], chained: frozenset[Value]
+) -> dict[Value, tuple[Integers, Integers]]:
     """Return, for every value, the buffer of each of its planes and the plane's number there."""
     found: dict[Value, tuple[Integers, Integers]] = {}
     for value, number in numbers.items():
         count = np.arange(value.planes, dtype=np.int32)
-        found[value] = (np.full_like(count, number), count)
+        found[value] = (np.full_like(count, number), count % CHAIN if value in chained else count)
     for op in network:
         if isinstance(op, Select):
             found[op.output] = _selected(op, [found[v] for v in op.inputs])
@@ -222,7 +243,10 @@ def _selected(op: Select, parts: list[tuple[Integers, Integers]]) -> tuple[Integ
 
 
 def _lifetimes(
-    network: Network, made: list[Value], sources: Mapping[Value, tuple[Integers, Integers]]
+    network: Network,
+    made: list[Value],
+    sources: Mapping[Value, tuple[Integers, Integers]],
+    chained: frozenset[Value],
 ) -> list[tuple[int, int]]:
     """Return the first and last operator for which each buffer must be there."""
     born = {p.value: -1 for p in network.inputs} | {op.output: i for i, op in enumerate(network)}
@@ -233,8 +257,10 @@ def _lifetimes(
             for buffer in np.unique(sources[value][0]):
                 ends[buffer] = max(ends[buffer], when)
 
+    readers = {v: op for op in network for v in op.inputs if v in chained}
     for i, op in enumerate(network):
-        read(op.inputs, i)
+        # What a chain reads is read until its end, when some of what it makes is there.
+        read(op.inputs, network.ops.index(readers[op.output]) if op.output in chained else i)
     read((p.value for p in network.outputs), len(network.ops))
     return [(born[v], end) for v, end in zip(made, ends, strict=True)]
 

@@ -11,21 +11,19 @@ from billhook.compile.format import Writer
 from billhook.compile.ir import Floats, Integers, Linear
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.products import Product
-from billhook.compile.tiles import IN_LANES, RUN, Tile, runs_fit
+from billhook.compile.tiles import IN_LANES, RUN, Tile
 
 LANES = 16  # rows of a block of a linear layer
-_MOST_FILLED = (
-    8  # weights that blocks of so many rows may have for one that is not zero; else rows stand alone
-)
+# Weights that blocks of so many rows may have for one that is not zero; with more, rows stand alone, which
+# takes a sixth of the bytes and no longer (4096 × 1000, 95 % zeros, AVX-512, in the cache: 105 µs for 103).
+_MOST_FILLED = 11
 
 
 def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> None:
     """Write a convolution."""
     x, out = op.inputs[0], op.output
     form = layout.geometry[out]
-    if tile.rows == IN_LANES and not runs_fit(out):
-        tile = Tile(8)
-    blocks = in_blocks(op.weight, tile.rows)
+    blocks = in_blocks(op.weight, tile.rows, in_order=out in layout.chained)
     plane, down, right = op.taps.reshape(-1, 3).T
     addresses = layout.planes[x][plane] + down * layout.geometry[x].pitch + right
     data = _matrix(blocks, addresses, layout.planes[out], op.bias)

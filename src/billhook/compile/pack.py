@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from billhook.compile.chains import CHAIN, slots
 from billhook.compile.format import QUAD_OF_ONES, Planes, Writer, float_bits
 from billhook.compile.ir import (
     Activate,
@@ -31,7 +32,7 @@ from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product
 from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
 from billhook.compile.products import Depthwise, Phases, Product
-from billhook.compile.tiles import Tile, usual_tile
+from billhook.compile.tiles import Tile, cut
 from billhook.errors import CompileError
 
 _FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
@@ -65,9 +66,8 @@ class Packer:
 
     def product(self, op: Product) -> None:
         """Write a convolution."""
-        tile = self.tiles.get(op.output.name) or usual_tile(op)
         write = write_quantised_product if op.inputs[0].quantised else write_product
-        write(self.writer, self.layout, op, tile)
+        write(self.writer, self.layout, op, cut(op, self.tiles))
 
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
@@ -97,7 +97,10 @@ class Packer:
 
     def depthwise(self, op: Depthwise) -> None:
         """Write a depthwise convolution."""
+        x = op.inputs[0]
         args = {"kernel": op.weight.shape[-1], "stride": op.stride, "top": op.top, "left": op.left}
+        if x in self.layout.chained:
+            args |= {"slots": slots(x), "slot": CHAIN * self.layout.geometry[x].stride}
         self.writer.instruction(
             "depthwise",
             self._target(op.output) | self._source(op.inputs[0]) | args,

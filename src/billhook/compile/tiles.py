@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billhook.compile.blocks import multiplications
@@ -30,6 +31,12 @@ class Tile:
 
     rows: int
     panel: int = PANEL
+
+
+def cut(op: Product, tiles: Mapping[str, Tile]) -> Tile:
+    """Return how a product is cut: as `tiles` says, if that is possible, or as usual."""
+    tile = tiles.get(op.output.name) or usual_tile(op)
+    return Tile(8) if tile.rows == IN_LANES and not runs_fit(op.output) else tile
 
 
 def usual_tile(op: Product) -> Tile:

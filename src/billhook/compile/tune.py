@@ -13,7 +13,7 @@ import numpy as np
 
 from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
-from billhook.compile.products import Phases, Product
+from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 
@@ -57,20 +57,23 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
     return best
 
 
-def _products(network: Network) -> Iterator[tuple[int, Product]]:
-    """Yield the products with the numbers of their instructions."""
+def _products(network: Network) -> Iterator[tuple[range, Product]]:
+    """Yield the products with the numbers of their instructions, a depthwise one behind them included.
+
+    Some cuts let the two run together; see `chains`.
+    """
     number = 0
-    for op in network:
+    ops = [op for op in network if not isinstance(op, Select)]
+    for op, behind in zip(ops, (*ops[1:], None), strict=True):
         if isinstance(op, Product):
-            yield number, op
-        if not isinstance(op, Select):
-            number += len(op.phases) if isinstance(op, Phases) else 1
+            yield range(number, number + 1 + isinstance(behind, Depthwise)), op
+        number += len(op.phases) if isinstance(op, Phases) else 1
 
 
 def _times(
     network: Network,
     tiles: Mapping[str, Tile],
-    products: Mapping[int, Product],
+    products: Mapping[range, Product],
     threads: int,
     isa: str,
     repeat: int,
@@ -78,4 +81,7 @@ def _times(
     rng = np.random.default_rng(0)
     with EngineSession(assembled(network, tiles), threads, isa) as session:
         session.run([rng.standard_normal((1, *p.shape), dtype=np.float32) for p in session.inputs])
-        return {op.output.name: session.time(number, repeat) for number, op in products.items()}
+        return {
+            op.output.name: sum(session.time(number, repeat) for number in numbers)
+            for numbers, op in products.items()
+        }

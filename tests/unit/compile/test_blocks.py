@@ -61,6 +61,15 @@ def test_rows_without_weights_cost_nothing() -> None:
     assert list(blocks.order) == [1, 3, 5, 7, 0, 2, 4, 6]
 
 
+def test_rows_keep_their_order_if_asked() -> None:
+    matrix = np.ones((10, 3), np.float32)
+    matrix[:7] = 0
+    blocks = in_blocks([matrix], 4, in_order=True)
+    assert list(blocks.order) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, -1, -1]
+    assert list(blocks.starts) == [0, 0, 3, 6]
+    assert np.array_equal(matrix_of(blocks, 10, 3), matrix)
+
+
 @pytest.mark.parametrize("outputs", [16, 12])
 def test_dense_matrices_store_their_columns_once(outputs: int) -> None:
     blocks = in_blocks([np.ones((outputs, 9), np.float32)], 8)

@@ -11,6 +11,7 @@ import pytest
 
 import billhook.compile
 from billhook.compile import format as model_file
+from billhook.compile.chains import CHAIN
 from billhook.compile.format import KINDS, Planes, Writer
 from billhook.compile.ir import RELU
 from billhook.compile.tiles import IN_LANES, RUN
@@ -79,6 +80,7 @@ def test_constants_are_those_of_the_header(name: str) -> None:
 def test_blocks_of_lanes_are_as_large_as_in_the_header() -> None:
     assert f"#define BH_RUNS_ROWS {IN_LANES} " in HEADER
     assert f"#define BH_RUN {RUN} " in HEADER
+    assert f"#define BH_CHAIN {CHAIN} " in HEADER
 
 
 def test_a_file_says_how_long_it_is_and_what_its_sum_is() -> None:

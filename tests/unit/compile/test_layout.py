@@ -125,3 +125,24 @@ def test_a_network_beyond_the_addresses_is_refused(monkeypatch: pytest.MonkeyPat
     x = Value("x", 16, 16, 16)
     with pytest.raises(CompileError, match="use smaller inputs"):
         lay_out(network(x, [Activate((x,), Value("y", 16, 16, 16), activation=RELU)]))
+
+
+def depthwise(x: Value, name: str) -> Convolution:
+    weight, bias = np.ones((4, 1, 3, 3), np.float32), np.zeros(4, np.float32)
+    return Convolution((x,), Value(name, 4, x.height, x.width), weight, bias, padding=(1, 1, 1, 1), groups=4)
+
+
+@pytest.mark.parametrize(("size", "pitch"), [(7, 8), (14, 16), (28, 29), (112, 113)])
+def test_rows_fill_vectors_where_planes_do_not_grow(size: int, pitch: int) -> None:
+    x = Value("x", 4, size, size)
+    form = lay_out(network(x, [depthwise(x, "out")])).geometry[x]
+    assert form.pitch == pitch
+    assert form.vectors == -(-((size - 1) * (size + 1) + size) // 16)
+
+
+def test_whole_vectors_fit_into_the_last_row_that_a_depthwise_convolution_writes() -> None:
+    x = Value("x", 4, 112, 112)
+    first = depthwise(x, "first")
+    made = lay_out(network(x, [first, depthwise(first.output, "out")]))
+    assert made.geometry[first.output].pitch == 113
+    assert made.geometry[first.output].size >= 111 * 113 + 128

@@ -32,6 +32,7 @@ typedef struct {
 } bh_job;
 
 #define BH_SLACK 4096
+#define BH_PAIRED_PITCH 64 /* longest rows of which DEPTHWISE may read two at once, the last one and what follows too */
 
 typedef void (*bh_run)(const bh_job *job);
 
@@ -39,11 +40,18 @@ typedef void (*bh_run)(const bh_job *job);
 typedef struct {
     const char *name;
     bh_run run[BH_KINDS];
+    bh_run chain; /* the SPMM of a chain, and the DEPTHWISE behind it */
 } bh_kernels;
 
 /* See cpu.c. */
 extern const bh_kernels bh_kernels_portable, bh_kernels_avx2, bh_kernels_avxvnni, bh_kernels_avx512,
     bh_kernels_avx512vnni, bh_kernels_neon, bh_kernels_dotprod;
+
+/* Whether an instruction is a DEPTHWISE that runs with the one ahead of it. */
+static inline int bh_chained(const bh_model *model, uint32_t number) {
+    const bh_instruction *op = &model->instructions[number];
+    return number < model->header->instructions && op->kind == BH_DEPTHWISE && op->arg[DEPTHWISE_SLOTS];
+}
 
 /* The units [*from, *to) of `units` that belong to a share; whole vectors of work, as even as can be. */
 static inline void bh_share(const bh_job *job, uint32_t units, uint32_t *from, uint32_t *to) {

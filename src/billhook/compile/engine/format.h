@@ -23,6 +23,7 @@
 #define BH_VECTOR 16      /* floats: the unit in which pixels are counted and masked */
 #define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
 #define BH_RUN 7          /* pixels that such a block reads together */
+#define BH_CHAIN 8        /* planes that a chain makes before it reads them */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20
@@ -250,12 +251,17 @@ enum { /* BH_DEPTHWISE: out(c, i, j) = Σ weights[c][k][l] · in(c, i · STRIDE 
     DEPTHWISE_STRIDE, /* 1 or 2 */
     DEPTHWISE_TOP,
     DEPTHWISE_LEFT,
+    DEPTHWISE_SLOTS, /* 0; or how many times there is room for the planes of a chain, see below */
+    DEPTHWISE_SLOT,  /* floats from one such room to the next */
 };
 enum {
     DEPTHWISE_IN_REF,
     DEPTHWISE_WEIGHTS_REF, /* float [channels][kernel][kernel] */
     DEPTHWISE_BIAS_REF,    /* float [channels] */
 };
+/* A chain: SPMM, and a DEPTHWISE with SLOTS behind it that reads what it makes, in its order, and is alone in that.
+ * They run together, 8 planes at a time, which so stay in the cache: the tables name the same few planes again and
+ * again. Every thread has a slot of its own; the tables name those of the first one. */
 
 enum { /* BH_SPMM8: y = (Σ_k weights[k][r] · quad columns[k] + bias[r]) · scale[r] (+ (added - ADDED_ZERO) · ADDED_SCALE) + ZERO,
         * rounded and held between LOW and HIGH; the first arguments are SPMM's. An activation that is left is one of

@@ -25,6 +25,7 @@
 #include "ops/convert.h"
 #include "ops/copy.h"
 #include "ops/depthwise.h"
+#include "ops/chain.h"
 #include "ops/mean.h"
 #include "ops/pool.h"
 #include "ops/runs.h"
@@ -37,4 +38,5 @@ const bh_kernels BH_KERNELS = {
     {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax,
      bh_depthwise, bh_runs, bh_spmm8, bh_spmv8, bh_quantise, bh_dequantise,
      bh_runs8},
+    bh_chain,
 };

@@ -21,7 +21,8 @@ static bh_status fail(char *why, bh_status status, const char *what) {
 
 static bh_status lacks(char *why, bh_isa isa) {
     if (isa != BH_BEST) return fail(why, BH_ERROR_ARGUMENT, "this processor or build lacks the instruction set");
-    if (why) snprintf(why, BH_MESSAGE, "this processor lacks %s, which this build of the engine needs", bh_least_isa());
+    if (why)
+        snprintf(why, BH_MESSAGE, "this processor lacks %s, which this build of the engine needs", bh_least_isa());
     return BH_ERROR_ARGUMENT;
 }
 
@@ -44,8 +45,15 @@ static int map_arena(bh_session *session) {
 
 static void share_work(bh_session *session) {
     for (uint32_t i = 0; i < session->model->header->instructions; i++) {
-        uint64_t worth = 1 + bh_work(&session->model->instructions[i]) / WORTH;
-        session->shares[i] = worth < session->threads ? (uint32_t)worth : session->threads;
+        const bh_instruction *op = &session->model->instructions[i];
+        uint64_t work = bh_work(op), most = session->threads;
+        if (bh_chained(session->model, i)) most = 1;
+        if (bh_chained(session->model, i + 1)) {
+            work += bh_work(op + 1);
+            if (most > op[1].arg[DEPTHWISE_SLOTS]) most = op[1].arg[DEPTHWISE_SLOTS];
+        }
+        uint64_t worth = 1 + work / WORTH;
+        session->shares[i] = (uint32_t)(worth < most ? worth : most);
     }
 }
 
@@ -103,11 +111,12 @@ static size_t port_size(const bh_port_record *port) {
 /* One plane of an input, with all that is zero around its pixels. */
 static void load_plane(const bh_port_record *port, const float *from, float *plane) {
     const size_t width = port->width, pitch = port->pitch, size = port->size;
+    const size_t rows = pitch == width ? 1 : port->height, row = pitch == width ? port->height * width : width;
     memset(plane - port->before, 0, port->before * sizeof(float));
-    for (size_t y = 0; y < port->height; y++) {
-        memcpy(plane + y * pitch, from + y * width, width * sizeof(float));
-        size_t end = y + 1 < port->height ? (y + 1) * pitch : size;
-        if (size) memset(plane + y * pitch + width, 0, (end - y * pitch - width) * sizeof(float));
+    for (size_t y = 0; y < rows; y++) {
+        memcpy(plane + y * pitch, from + y * row, row * sizeof(float));
+        size_t end = y + 1 < rows ? (y + 1) * pitch : size;
+        if (size) memset(plane + y * pitch + row, 0, (end - y * pitch - row) * sizeof(float));
     }
 }
 
@@ -137,17 +146,18 @@ static void move_ports(const bh_call *call, size_t sample, uint32_t thread, int 
 static void run_share(const bh_session *session, uint32_t number, uint32_t thread) {
     const bh_instruction *op = &session->model->instructions[number];
     const uint32_t shares = session->shares[number];
-    if (thread >= shares) return;
+    if (thread >= shares || bh_chained(session->model, number)) return;
     const bh_job job = {session->model, op, session->arena, thread, shares};
-    session->kernels->run[op->kind](&job);
+    (bh_chained(session->model, number + 1) ? session->kernels->chain : session->kernels->run[op->kind])(&job);
 }
 
 /* Where only the first thread works before and after, the others need not meet it. */
 static void run_instructions(const bh_session *session, uint32_t thread) {
     const uint32_t count = session->model->header->instructions;
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0, next; i < count; i = next) {
+        next = i + (bh_chained(session->model, i + 1) ? 2 : 1);
         run_share(session, i, thread);
-        if (session->shares[i] > 1 || (i + 1 < count && session->shares[i + 1] > 1))
+        if (session->shares[i] > 1 || (next < count && session->shares[next] > 1))
             bh_pool_barrier(session->pool);
     }
 }

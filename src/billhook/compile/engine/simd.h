@@ -16,6 +16,10 @@
 typedef __m512 bh_vec;
 BH_INLINE bh_vec bh_load(const float *p) { return _mm512_loadu_ps(p); }
 BH_INLINE void bh_store(float *p, bh_vec v) { _mm512_storeu_ps(p, v); }
+BH_INLINE bh_vec bh_keep(bh_vec v) { /* in a register: compilers would rather load it for each sum that uses it */
+    __asm__("" : "+v"(v));
+    return v;
+}
 BH_INLINE bh_vec bh_set(float x) { return _mm512_set1_ps(x); }
 BH_INLINE bh_vec bh_fma(bh_vec a, bh_vec b, bh_vec c) { return _mm512_fmadd_ps(a, b, c); }
 BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return _mm512_add_ps(a, b); }
@@ -37,6 +41,15 @@ BH_INLINE bh_vec bh_power_of_two(bh_vec n) { /* 2^n for whole n in -126 .. 127 *
         _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
 BH_INLINE float bh_sum(bh_vec v) { return _mm512_reduce_add_ps(v); }
+#define BH_SHIFTS 1 /* shifting lanes is faster than reading vectors that lie in two cache lines */
+BH_INLINE bh_vec bh_next(bh_vec v, float last) { /* lanes 1, 2 ... of v, and `last` */
+    return _mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(_mm512_set1_ps(last)), _mm512_castps_si512(v), 1));
+}
+BH_INLINE bh_vec bh_previous(bh_vec v, float first) { /* `first`, and lanes 0, 1 ... of v */
+    return _mm512_castsi512_ps(
+        _mm512_alignr_epi32(_mm512_castps_si512(v), _mm512_castps_si512(_mm512_set1_ps(first)), 15));
+}
 
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
@@ -44,6 +57,10 @@ BH_INLINE float bh_sum(bh_vec v) { return _mm512_reduce_add_ps(v); }
 typedef __m256 bh_vec;
 BH_INLINE bh_vec bh_load(const float *p) { return _mm256_loadu_ps(p); }
 BH_INLINE void bh_store(float *p, bh_vec v) { _mm256_storeu_ps(p, v); }
+BH_INLINE bh_vec bh_keep(bh_vec v) {
+    __asm__("" : "+x"(v));
+    return v;
+}
 BH_INLINE bh_vec bh_set(float x) { return _mm256_set1_ps(x); }
 BH_INLINE bh_vec bh_fma(bh_vec a, bh_vec b, bh_vec c) { return _mm256_fmadd_ps(a, b, c); }
 BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return _mm256_add_ps(a, b); }
@@ -80,6 +97,7 @@ BH_INLINE float bh_sum(bh_vec v) {
 typedef float32x4_t bh_vec;
 BH_INLINE bh_vec bh_load(const float *p) { return vld1q_f32(p); }
 BH_INLINE void bh_store(float *p, bh_vec v) { vst1q_f32(p, v); }
+BH_INLINE bh_vec bh_keep(bh_vec v) { return v; }
 BH_INLINE bh_vec bh_set(float x) { return vdupq_n_f32(x); }
 BH_INLINE bh_vec bh_fma(bh_vec a, bh_vec b, bh_vec c) { return vfmaq_f32(c, a, b); }
 BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return vaddq_f32(a, b); }
@@ -113,6 +131,7 @@ BH_INLINE bh_vec bh_load(const float *p) {
     return v;
 }
 BH_INLINE void bh_store(float *p, bh_vec v) { memcpy(p, &v, sizeof v); }
+BH_INLINE bh_vec bh_keep(bh_vec v) { return v; }
 BH_INLINE bh_vec bh_set(float x) { return (bh_vec){x, x, x, x}; }
 BH_INLINE bh_vec bh_fma(bh_vec a, bh_vec b, bh_vec c) { return a * b + c; }
 BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return a + b; }

@@ -1,7 +1,9 @@
 /* What every kind of instruction must satisfy; format.h says what the arguments mean.
  *
  * What is read may begin or end in the slack around the arena, what is written may not. Operators read whole
- * vectors, at most 64 floats more than the pixels that are checked here, which the slack takes.
+ * vectors, at most 64 floats more than the pixels that are checked here, which the slack takes. Another thread may
+ * be writing those, if they belong to what the instruction makes: ThreadSanitizer says so, and no result depends on
+ * them.
  */
 #include <math.h>
 #include <string.h>
@@ -330,6 +332,25 @@ static int check_runs8(const bh_check *check, const bh_instruction *op) {
            check_runs_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[RUNS8_RUNS_REF]);
 }
 
+#define MOST_SLOTS 65536u /* more than there are threads */
+
+/* Whether the instruction ahead makes the planes of a chain, and all slots lie in the arena. */
+static int check_chain(const bh_check *check, const bh_instruction *op, uint64_t *slots) {
+    const uint64_t count = op->arg[DEPTHWISE_SLOTS], channels = op->ref[DEPTHWISE_IN_REF].count;
+    *slots = 0;
+    if (!count) return 1;
+    if (!check->number || op[-1].kind != BH_SPMM) return bh_refuse(check, "chained to nothing that makes planes");
+    const bh_instruction *product = op - 1;
+    const uint64_t rows = product->arg[SPMM_ROWS], blocks = product->arg[SPMM_BLOCKS];
+    if (blocks * rows < channels || (blocks - 1) * rows >= channels)
+        return bh_refuse(check, "chained to another number of planes");
+    if (count > MOST_SLOTS || op->arg[DEPTHWISE_SLOT] > arena_of(check))
+        return bh_refuse(check, "slots are larger than the arena");
+    *slots = (count - 1) * op->arg[DEPTHWISE_SLOT];
+    const bh_extent extent = {product->arg[SPMM_BEFORE], product->arg[SPMM_SIZE] + *slots};
+    return writes_listed(check, product->ref[SPMM_OUT_REF], extent);
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -343,12 +364,15 @@ static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     if (!bh_check_ref(check, weights, 4) || !bh_check_ref(check, op->ref[DEPTHWISE_BIAS_REF], 4) ||
         !check_planes(check, op))
         return 0;
+    uint64_t slots;
+    if (!check_chain(check, op, &slots)) return 0;
     const int64_t pitch = arg[DEPTHWISE_PITCH];
     const int64_t rows = (int64_t)(arg[DEPTHWISE_OUT_HEIGHT] - 1) * stride + kernel - 1;
     if (rows > INT32_MAX / pitch) return bh_refuse(check, "reads outside the arena");
     const int64_t first = -(int64_t)arg[DEPTHWISE_TOP] * pitch - arg[DEPTHWISE_LEFT];
     const int64_t pixels = (int64_t)(arg[DEPTHWISE_OUT_WIDTH] - 1) * stride + kernel;
-    const int64_t last = first + rows * pitch + pixels + 64; /* whole vectors of strided floats */
+    /* Whole vectors of strided floats, and those of the row behind an odd number of rows that are read in pairs. */
+    const int64_t last = first + rows * pitch + pixels + 64 + 2 * BH_PAIRED_PITCH + (int64_t)slots;
     const int32_t *at = bh_i32(check->model, in);
     for (uint32_t c = 0; c < in.count; c++)
         if (at[c] + first < -BH_SLACK || at[c] + last > (int64_t)arena_of(check) + BH_SLACK)

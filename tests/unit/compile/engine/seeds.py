@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from billhook.compile.compiler import assembled, compile_model
 from billhook.compile.format import ACTIVATIONS, KINDS
+from billhook.compile.int8.calibration import Calibration
+from billhook.compile.ir import Network
 from billhook.compile.products import Product
 from billhook.compile.tiles import ROWS, Tile
 from tests.unit.compile.exactness import Function, features, image
@@ -111,11 +113,20 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for name, build in NETWORKS.items():
         torch.manual_seed(0)
         model, inputs = build()
-        network = compile_model(model.eval(), inputs, check=False).network
-        products = [op.output.name for op in network if isinstance(op, Product)]
-        for rows in ROWS if products else ROWS[:1]:
-            file = assembled(network, {product: Tile(rows, 2) for product in products})
-            yield (f"{name} {rows}" if products else name), file
+        yield from _cut(name, compile_model(model.eval(), inputs, check=False).network)
+    for name in ("convolutions", "residual", "depthwise", "linear", "pooled"):
+        torch.manual_seed(0)
+        model, inputs = NETWORKS[name]()
+        calibration = Calibration([inputs], "minmax")
+        network = compile_model(model.eval(), inputs, check=False, calibration=calibration).network
+        yield from _cut(f"{name} in 8 bits", network)
+
+
+def _cut(name: str, network: Network) -> Iterator[tuple[str, bytes]]:
+    products = [op.output.name for op in network if isinstance(op, Product)]
+    for rows in ROWS if products else ROWS[:1]:
+        file = assembled(network, {product: Tile(rows, 2) for product in products})
+        yield (f"{name} {rows}" if products else name), file
 
 
 def contents(file: bytes) -> set[str]:

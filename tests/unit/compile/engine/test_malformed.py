@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def _spmv(m: Model, x: Place, y: Place) -> None:
 def _depthwise(m: Model, x: Place, y: Place) -> None:
     args = {**y.target(), **x.source(), "kernel": 3, "stride": 1, "top": 1, "left": 1}
     data = {"in": x.addresses, "weights": np.ones(36, np.float32), "bias": np.ones(4, np.float32)}
+    m.instruction("depthwise", args, data)
+
+
+def _chain(m: Model, x: Place, y: Place) -> None:
+    ring = m.place(8 * 2, 5, 6)
+    _spmm(m, x, replace(ring, channels=4))
+    args = {**y.target(), **ring.source(), "kernel": 3, "stride": 1, "top": 1, "left": 1}
+    args |= {"slots": 2, "slot": 8 * ring.stride}
+    data = {"in": ring.addresses[:4], "weights": np.ones(36, np.float32), "bias": np.ones(4, np.float32)}
     m.instruction("depthwise", args, data)
 
 
@@ -147,6 +157,7 @@ BUILDS: dict[str, Build] = {
     "runs8": _runs8,
     "quantise": _quantise,
     "dequantise": _dequantise,
+    "chain": _chain,
 }
 
 
@@ -257,7 +268,33 @@ def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, 
     _refused(_repaired(raw), rf"instruction 0 \({kind}\): .*{message}")
 
 
-@pytest.mark.parametrize("kind", [k for k in BUILDS if k not in ("pool", "mean", "resize")])
+@pytest.mark.parametrize(
+    ("instruction", "argument", "value", "message"),
+    [
+        (1, 14, 1 << 17, "slots"),
+        (1, 15, 0xFFFFFFFF, "slots"),
+        (1, 15, 1400, "writes outside the arena"),
+        (1, 14, 60000, "writes outside the arena"),
+        (0, 0, 1, "number of rows"),
+    ],
+)
+def test_a_chain_that_lies_is_refused(instruction: int, argument: int, value: int, message: str) -> None:
+    raw = bytearray(_model("chain"))
+    struct.pack_into("<I", raw, HEADER + INSTRUCTION * instruction + ARGUMENTS + 4 * argument, value)
+    _refused(_repaired(raw), message)
+
+
+def test_a_chain_needs_a_product_with_as_many_planes() -> None:
+    raw = bytearray(_model("depthwise"))
+    struct.pack_into("<I", raw, HEADER + ARGUMENTS + 4 * 14, 2)
+    _refused(_repaired(raw), r"instruction 0 \(depthwise\): chained to nothing")
+    raw = bytearray(_model("chain"))
+    for reference, count in ((0, 5), (1, 45), (2, 5)):  # a fifth channel
+        struct.pack_into("<I", raw, HEADER + INSTRUCTION + REFERENCES + 8 * reference + 4, count)
+    _refused(_repaired(raw), r"instruction 1 \(depthwise\): chained to another number of planes")
+
+
+@pytest.mark.parametrize("kind", [k for k in BUILDS if k not in ("pool", "mean", "resize", "chain")])
 @pytest.mark.parametrize("address", [-5000, 1 << 20, -(1 << 31), (1 << 31) - 1])
 def test_an_address_that_lies_is_refused(kind: str, address: int) -> None:
     raw = bytearray(_model(kind))

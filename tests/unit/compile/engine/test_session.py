@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import billhook.compile.library
 from billhook.compile.format import Planes, Writer
 from billhook.compile.library import VARIABLE, isas, library
 from billhook.compile.session import EnginePort, EngineSession
@@ -55,6 +56,13 @@ def test_an_instruction_set_runs_or_is_refused(isa: str) -> None:
     else:
         with pytest.raises(InputError, match=f"lacks '{isa}'; it has portable"):
             EngineSession(_softmax(), isa=isa)
+
+
+def test_an_engine_that_the_processor_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(billhook.compile.library, "isas", lambda: ())
+    monkeypatch.setattr(library(), "bh_has", lambda isa: 0)
+    with pytest.raises(InputError, match=r"lacks what .*libbillhook\.so was built for; .* cmake -S"):
+        EngineSession(_softmax())
 
 
 def test_threads_and_batches_do_not_change_a_bit() -> None:

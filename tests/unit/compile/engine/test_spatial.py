@@ -98,11 +98,7 @@ def test_a_mean_that_counts_some_of_the_padding_is_that_of_pytorch() -> None:
     model.check([given], expected.numpy())
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("padding", [0, 1, 2])
-@pytest.mark.parametrize("size", [(3, 5, 6), (5, 9, 16), (20, 14, 17), (2, 23, 50)])
-def test_depthwise(kernel: int, stride: int, padding: int, size: tuple[int, int, int]) -> None:
+def _check_depthwise(kernel: int, stride: int, padding: int, size: tuple[int, int, int], pad: int) -> None:
     channels, *pixels = size
     made = [(n + 2 * padding - kernel) // stride + 1 for n in pixels]
     weights, bias = numbers(channels, kernel, kernel, seed=1)[0], numbers(channels, seed=2)[0]
@@ -117,12 +113,33 @@ def test_depthwise(kernel: int, stride: int, padding: int, size: tuple[int, int,
     )
     for activation, function in ((RELU, torch.relu), (Activation("silu"), functional.silu)):
         model = Model()
-        x = model.reads(model.place(*size, pad=2))
-        y = model.writes(model.place(channels, *made))
+        x = model.reads(model.place(*size, pad=max(pad, padding)))
+        y = model.writes(model.place(channels, *made, pad=pad))
         args = {"kernel": kernel, "stride": stride, "top": padding, "left": padding}
         data = {"in": x.addresses[::-1], "weights": weights[::-1], "bias": bias[::-1]}
         model.instruction("depthwise", {**y.target(), **x.source(), **args}, data, activation)
         model.check([given], function(expected).float().numpy()[:, ::-1], 1e-5)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("size", [(3, 5, 6), (5, 9, 16), (20, 14, 17), (2, 23, 50)])
+def test_depthwise(kernel: int, stride: int, padding: int, size: tuple[int, int, int]) -> None:
+    _check_depthwise(kernel, stride, padding, size, 1)
+
+
+@pytest.mark.parametrize(("kernel", "width"), [(3, 7), (3, 3), (3, 1), (5, 6), (5, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("height", [1, 4, 7, 9])
+def test_depthwise_with_two_rows_in_a_vector(kernel: int, stride: int, width: int, height: int) -> None:
+    _check_depthwise(kernel, stride, kernel // 2, (3, height * stride, width * stride), kernel // 2)
+
+
+@pytest.mark.parametrize("pad", [0, 3, 40])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_with_rows_far_apart_or_without_any_room(pad: int, stride: int) -> None:
+    _check_depthwise(3, stride, 1, (3, 9, 21), pad)
 
 
 @pytest.mark.parametrize("size", [(3, 1, 1), (5, 7, 7), (70, 31, 33), (2, 112, 112)])

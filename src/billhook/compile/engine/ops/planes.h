@@ -41,8 +41,14 @@ BH_INLINE void bh_fill_lanes(float *at, size_t count, uint32_t bits) {
     for (size_t i = 0; i < count; i++) memcpy(at + i, &bits, sizeof bits);
 }
 
+/* Margins are a few whole vectors, for which memset would be a long way. */
+BH_INLINE void bh_clear_margin(float *at, size_t count, uint32_t bits) {
+    for (; count >= BH_LANES; count -= BH_LANES, at += BH_LANES) bh_quad_store(at, bh_quad_set((int32_t)bits));
+    if (count) bh_fill_lanes(at, count, bits);
+}
+
 BH_INLINE void bh_clear_before(const bh_target *out) {
-    if (out->size) bh_fill_lanes(out->origin - out->before, out->before, out->fill);
+    if (out->size) bh_clear_margin(out->origin - out->before, out->before, out->fill);
 }
 
 /* Where row y ends for bh_put: behind it only rows that are still to be written, or zeros. */
@@ -72,21 +78,40 @@ BH_INLINE void bh_clear_behind(const bh_target *out, uint32_t y) {
     bh_fill_lanes(out->origin + from, to - from, out->fill);
 }
 
+/* Zeros from the float with number `from`, counted from pixel (0, 0), to the end of the plane. */
+BH_INLINE void bh_clear_end(const bh_target *out, size_t from) {
+    if (from < out->size) bh_clear_margin(out->origin + from, out->size - from, out->fill);
+}
+
+/* x[0], x[2], x[4] ... in the first half of the lanes and y[0], y[2] ... in the others; odd: x[1], x[3] ... */
+BH_INLINE bh_vec bh_every_second(bh_vec x, bh_vec y, const int odd) {
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#if BH_LANES == 16
+    if (odd) return __builtin_shufflevector(x, y, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return __builtin_shufflevector(x, y, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+#elif BH_LANES == 8
+    if (odd) return __builtin_shufflevector(x, y, 1, 3, 5, 7, 9, 11, 13, 15);
+    return __builtin_shufflevector(x, y, 0, 2, 4, 6, 8, 10, 12, 14);
+#else
+    if (odd) return __builtin_shufflevector(x, y, 1, 3, 5, 7);
+    return __builtin_shufflevector(x, y, 0, 2, 4, 6);
+#endif
+#endif
+#endif
+    float lanes[2 * BH_LANES];
+    bh_store(lanes, x);
+    bh_store(lanes + BH_LANES, y);
+    for (size_t i = 0; i < BH_LANES; i++) lanes[i] = lanes[2 * i + (odd != 0)];
+    return bh_load(lanes);
+}
+
 /* Lanes i = 0 .. LANES - 1 of p[i · step]; of those behind `count` only neighbours of the others are read. */
 BH_INLINE bh_vec bh_every(const float *p, uint32_t step, size_t count) {
     if (step == 1) return bh_load(p);
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
-    if (step == 2) {
-        bh_vec a = bh_load(p), b = bh_load(p + BH_LANES);
-#if BH_LANES == 16
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-#elif BH_LANES == 8
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-#else
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6);
-#endif
-    }
+    if (step == 2) return bh_every_second(bh_load(p), bh_load(p + BH_LANES), 0);
 #endif
 #endif
     float lanes[BH_LANES] = {0};

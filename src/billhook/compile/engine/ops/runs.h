@@ -66,17 +66,23 @@ BH_INLINE void bh_run_sums(const bh_rows *b, const float *arena, const int32_t *
 
 /* Add what is added, apply the activation, and write rows [from, from + RUN_ROWS) of one run. */
 static void bh_run_finish(const bh_rows *b, float *arena, int32_t run, uint32_t from, float *sums) {
-    const bh_instruction *op = b->op;
+    const uint32_t function = b->op->function;
+    const bh_bounds bounds = bh_bounds_of(b->op);
     for (uint32_t r = 0; b->added && r < BH_RUN_ROWS; r++) {
         if (b->out[from + r] < 0) continue;
         const float *added = arena + b->added[from + r] + run;
+#pragma GCC unroll 7
         for (uint32_t i = 0; i < BH_RUN; i++) sums[i * BH_RUN_ROWS + r] += added[i];
     }
-    for (uint32_t i = 0; i < BH_RUN * BH_RUN_ROWS; i += BH_LANES)
-        bh_store(sums + i, bh_activate(bh_load(sums + i), op->function, op->low, op->high));
+    for (uint32_t i = 0; i < BH_RUN * BH_RUN_ROWS; i += BH_LANES) {
+        bh_vec v = bh_clip(bh_load(sums + i), bounds.low, bounds.high);
+        if (function > BH_CLIP) v = bh_activate(v, function, b->op->low, b->op->high);
+        bh_store(sums + i, v);
+    }
     for (uint32_t r = 0; r < BH_RUN_ROWS; r++) {
         if (b->out[from + r] < 0) continue;
         float *out = arena + b->out[from + r] + run;
+#pragma GCC unroll 7
         for (uint32_t i = 0; i < BH_RUN; i++) out[i] = sums[i * BH_RUN_ROWS + r];
     }
 }
@@ -115,13 +121,9 @@ static void bh_runs(const bh_job *job) {
         b.bias = bh_f32(model, op->ref[RUNS_BIAS_REF]) + first;
         b.out = bh_i32(model, op->ref[RUNS_OUT_REF]) + first;
         b.added = added ? added + first : NULL;
-        for (uint32_t r = 0; r < BH_RUNS_ROWS; r++) { /* only pixels are written below */
-            if (b.out[r] < 0) continue;
-            const bh_target out = {job->arena + b.out[r], arg[RUNS_HEIGHT],  arg[RUNS_WIDTH],
-                                   arg[RUNS_PITCH],       arg[RUNS_BEFORE], arg[RUNS_SIZE], 0};
-            bh_clear_before(&out);
-            for (uint32_t y = 0; y < out.height; y++) bh_clear_behind(&out, y);
-        }
+        for (uint32_t r = 0; r < BH_RUNS_ROWS; r++) /* only pixels are written below */
+            if (b.out[r] >= 0)
+                bh_clear_margin(job->arena + b.out[r] - arg[RUNS_BEFORE], (size_t)arg[RUNS_BEFORE] + arg[RUNS_SIZE], 0);
         bh_run_block(&b, job->arena, bh_i32(model, runs), runs.count);
     }
 }

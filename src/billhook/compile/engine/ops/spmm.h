@@ -64,21 +64,27 @@ BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t
         }
         weights += rows;
     }
+    const bh_bounds bounds = b->bounds; /* read once: the compiler cannot know that stores leave them alone */
     const int rare = b->op->function > BH_CLIP;
+    uint32_t mask[16];
+#pragma GCC unroll 16
+    for (uint32_t v = 0; v < VECS; v++) mask[v] = bh_part(b->mask[(first + v) / BH_PARTS], (first + v) % BH_PARTS);
+    if (b->added) {
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < ROWS; r++) {
+            const float *added = b->arena + b->added[from + r] + (size_t)first * BH_LANES;
+#pragma GCC unroll 16
+            for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_add(sum[r][v], bh_load(added + v * BH_LANES));
+        }
+    }
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < ROWS; r++) {
         int32_t plane = b->out[from + r];
         if (plane < 0) continue;
         float *out = arena + plane + (size_t)first * BH_LANES;
 #pragma GCC unroll 16
-        for (uint32_t v = 0; v < VECS; v++) {
-            bh_vec s = sum[r][v];
-            uint32_t lane = first + v;
-            if (b->added) s = bh_add(s, bh_load(arena + b->added[from + r] + (size_t)lane * BH_LANES));
-            s = bh_clip(s, b->bounds.low, b->bounds.high);
-            s = bh_vec_mask(s, bh_part(b->mask[lane / BH_PARTS], lane % BH_PARTS));
-            bh_store(out + v * BH_LANES, s);
-        }
+        for (uint32_t v = 0; v < VECS; v++)
+            bh_store(out + v * BH_LANES, bh_vec_mask(bh_clip(sum[r][v], bounds.low, bounds.high), mask[v]));
         if (rare) bh_spmm_rare(b, out, first, VECS);
     }
 }
@@ -128,37 +134,44 @@ static void bh_spmm_margins(const bh_block *b, float *arena, uint32_t rows, int 
     }
 }
 
-static void bh_spmm(const bh_job *job) {
+/* Block n of rows, from one vector of the file to another; planes are made `shift` floats behind where the table
+ * names them. */
+static void bh_spmm_block(const bh_job *job, uint32_t n, uint32_t first, uint32_t last, size_t shift) {
     const bh_model *model = job->model;
     const bh_instruction *op = job->op;
-    const uint32_t rows = op->arg[SPMM_ROWS], blocks = op->arg[SPMM_BLOCKS], vectors = op->arg[SPMM_VECTORS];
-    const uint32_t panel = op->arg[SPMM_PANEL], panels = (vectors + panel - 1) / panel;
-    const uint32_t *starts = bh_u32(model, op->ref[SPMM_STARTS_REF]);
-    const int32_t *columns = bh_i32(model, op->ref[SPMM_COLUMNS_REF]);
-    const float *weights = bh_f32(model, op->ref[SPMM_WEIGHTS_REF]);
-    const int32_t *added = op->ref[SPMM_ADDED_REF].count ? bh_i32(model, op->ref[SPMM_ADDED_REF]) : NULL;
-    bh_block b = {.arena = job->arena, .mask = bh_u16(model, op->ref[SPMM_MASK_REF]), .op = op};
-    b.bounds = bh_bounds_of(op);
+    const uint32_t rows = op->arg[SPMM_ROWS], start = bh_u32(model, op->ref[SPMM_STARTS_REF])[n];
+    const bh_block b = {
+        .arena = job->arena,
+        .columns = bh_i32(model, op->ref[SPMM_COLUMNS_REF]) + (op->arg[SPMM_SHARED] ? 0 : start),
+        .weights = bh_f32(model, op->ref[SPMM_WEIGHTS_REF]) + (size_t)start * rows,
+        .count = bh_u32(model, op->ref[SPMM_STARTS_REF])[n + 1] - start,
+        .bias = bh_f32(model, op->ref[SPMM_BIAS_REF]) + (size_t)n * rows,
+        .out = bh_i32(model, op->ref[SPMM_OUT_REF]) + (size_t)n * rows,
+        .added = op->ref[SPMM_ADDED_REF].count ? bh_i32(model, op->ref[SPMM_ADDED_REF]) + (size_t)n * rows : NULL,
+        .mask = bh_u16(model, op->ref[SPMM_MASK_REF]),
+        .op = op,
+        .bounds = bh_bounds_of(op),
+    };
+    float *arena = job->arena + shift;
+    bh_spmm_margins(&b, arena, rows, first == 0, last == op->arg[SPMM_VECTORS]);
+    first *= BH_PARTS;
+    last *= BH_PARTS;
+    if (rows == 8) {
+        for (uint32_t from = 0; from < 8; from += BH_ROWS_8) bh_tiles_8(&b, arena, first, last, from, 8);
+    } else if (rows == 4) {
+        bh_tiles_4(&b, arena, first, last, 0, 4);
+    } else {
+        bh_tiles_1(&b, arena, first, last, 0, 1);
+    }
+}
+
+static void bh_spmm(const bh_job *job) {
+    const uint32_t *arg = job->op->arg, blocks = arg[SPMM_BLOCKS], vectors = arg[SPMM_VECTORS];
+    const uint32_t panel = arg[SPMM_PANEL], panels = (vectors + panel - 1) / panel;
     uint32_t unit, end;
     bh_share(job, panels * blocks, &unit, &end);
     for (; unit < end; unit++) { /* all blocks run over a panel, while its pixels are in the cache */
-        uint32_t p = unit / blocks, n = unit % blocks;
-        uint32_t first = p * panel * BH_PARTS;
-        uint32_t last = (p + 1 == panels ? vectors : (p + 1) * panel) * BH_PARTS;
-        b.columns = columns + (op->arg[SPMM_SHARED] ? 0 : starts[n]);
-        b.weights = weights + (size_t)starts[n] * rows;
-        b.count = starts[n + 1] - starts[n];
-        b.bias = bh_f32(model, op->ref[SPMM_BIAS_REF]) + (size_t)n * rows;
-        b.out = bh_i32(model, op->ref[SPMM_OUT_REF]) + (size_t)n * rows;
-        b.added = added ? added + (size_t)n * rows : NULL;
-        bh_spmm_margins(&b, job->arena, rows, p == 0, p + 1 == panels);
-        if (rows == 8) {
-            for (uint32_t from = 0; from < 8; from += BH_ROWS_8)
-                bh_tiles_8(&b, job->arena, first, last, from, 8);
-        } else if (rows == 4) {
-            bh_tiles_4(&b, job->arena, first, last, 0, 4);
-        } else {
-            bh_tiles_1(&b, job->arena, first, last, 0, 1);
-        }
+        const uint32_t p = unit / blocks;
+        bh_spmm_block(job, unit % blocks, p * panel, p + 1 == panels ? vectors : (p + 1) * panel, 0);
     }
 }

@@ -65,7 +65,8 @@ static void bh_spmv(const bh_job *job) {
         const int32_t *own = columns + (op->arg[SPMV_SHARED] ? 0 : starts[n]);
         const uint32_t count = starts[n + 1] - starts[n];
         if (rows == 16)
-            bh_spmv_block(job->arena, own, weights + (size_t)starts[n] * 16, count, bias + (size_t)n * 16, result, 16);
+            bh_spmv_block(job->arena, own, weights + (size_t)starts[n] * 16, count, bias + (size_t)n * 16, result,
+                          16);
         else
             result[0] = bh_spmv_row(job->arena, own, weights + starts[n], count, bias[n]);
         for (uint32_t v = 0; v < (rows == 16 ? BH_PARTS : 1); v++)
