@@ -53,7 +53,7 @@ def test_a_file_made_from_another_network_does_not(network: Network, data: torch
     [
         (Convolution, lambda op: replace(op, activation=RELU)),
         (Convolution, lambda op: replace(op, bias=op.bias + 2 * op.output.quantised.scale)),
-        (Linear, lambda op: replace(op, weight=1.01 * op.weight)),
+        (Linear, lambda op: replace(op, bias=1.1 * op.bias)),
     ],
 )
 def test_the_operator_that_differs_is_named(
