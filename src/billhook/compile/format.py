@@ -58,6 +58,8 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("blocks", "shared", "height", "width", "pitch", "before", "size"),
         ("columns", "starts", "weights", "bias", "out", "added", "runs"),
     ),
+    "gather": ((*_TARGET, "step"), ("rows", "columns")),
+    "norm": ((*_FLAT[:5], "group", "pixels", "epsilon"), _FLAT_REFS),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

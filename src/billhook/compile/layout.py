@@ -13,11 +13,12 @@ import numpy as np
 
 from billhook.compile.format import VECTOR
 from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
+from billhook.compile.planes import Norm
 from billhook.compile.products import Depthwise, Product
 from billhook.errors import CompileError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
-_FLAT = (Affine, Activate, Binary, Softmax, Product, Select)
+_FLAT = (Affine, Activate, Binary, Softmax, Norm, Product, Select)
 _ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from billhook.compile.format import Planes, Writer
+from billhook.compile.gathers import row_addresses
 from billhook.compile.ir import (
     Activate,
     Affine,
@@ -29,6 +30,7 @@ from billhook.compile.ir import (
 )
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product
+from billhook.compile.planes import Cover, Norm, Rearrange
 from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
@@ -125,6 +127,24 @@ class Packer:
             op.activation,
         )
 
+    def cover(self, op: Cover) -> None:
+        """Write adaptive pooling."""
+        windows = {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "yx"}
+        self.writer.instruction(
+            "pool",
+            self._target(op.output)
+            | self._source(op.inputs[0])
+            | {"mode": 3 if op.mode == "max" else 4, **windows},
+            {"in": self.layout.planes[op.inputs[0]]},
+            op.activation,
+        )
+
+    def rearrange(self, op: Rearrange) -> None:
+        """Write pixels from other places."""
+        x = op.inputs[0]
+        data, step = row_addresses(op, self.layout.planes[x], self.layout.geometry[x].pitch)
+        self.writer.instruction("gather", self._target(op.output) | {"step": step}, data, op.activation)
+
     def mean(self, op: Mean) -> None:
         """Write the mean of every plane."""
         target = {"out": int(self.layout.planes[op.output][0]), "out_stride": 1}
@@ -152,6 +172,17 @@ class Packer:
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
         self._flat("softmax", op, {}, {"in": self.layout.planes[op.inputs[0]]})
+
+    def norm(self, op: Norm) -> None:
+        """Write mean and variance taken away."""
+        x = op.inputs[0]
+        by_pixel = op.by_pixel or x.is_vector
+        args = {
+            "group": x.channels // op.groups,
+            "pixels": 0 if by_pixel else x.pixels,
+            "epsilon": int(np.float32(op.epsilon).view(np.uint32)),
+        }
+        self._flat("norm", op, args, {"in": self.layout.planes[x], "scale": op.scale, "shift": op.shift})
 
     def resize(self, op: Resize) -> None:
         """Write resizing."""
@@ -222,6 +253,9 @@ _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Pad: Packer.pad,
     Flatten: Packer.flatten,
     Pool: Packer.pool,
+    Cover: Packer.cover,
+    Rearrange: Packer.rearrange,
+    Norm: Packer.norm,
     Mean: Packer.mean,
     Affine: Packer.affine,
     Activate: Packer.affine,

@@ -75,7 +75,9 @@ typedef enum {
     BH_SOFTMAX = 8, /* over channels */
     BH_DEPTHWISE = 9, /* one small window for each plane */
     BH_RUNS = 10,     /* SPMM for small planes, rows in lanes */
-    BH_KINDS = 11
+    BH_GATHER = 11,   /* planes from pixels that lie anywhere: interleaving, transposing, reordering */
+    BH_NORM = 12,     /* minus the mean, divided by the standard deviation, of channels or of planes */
+    BH_KINDS = 13
 } bh_kind;
 
 typedef struct {
@@ -151,7 +153,8 @@ enum { /* BH_POOL: windows of in(c, i · STRIDE + k · DILATION - PADDING) */
     POOL_HEIGHT,
     POOL_WIDTH,
     POOL_PITCH,
-    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels */
+    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels; 3 and 4, largest and mean: the
+                * windows are i · HEIGHT / OUT_HEIGHT .. (i + 1) · HEIGHT / OUT_HEIGHT, rounded outwards */
     POOL_KERNEL_Y,
     POOL_KERNEL_X,
     POOL_STRIDE_Y,
@@ -246,6 +249,38 @@ enum {
     DEPTHWISE_IN_REF,
     DEPTHWISE_WEIGHTS_REF, /* float [channels][kernel][kernel] */
     DEPTHWISE_BIAS_REF,    /* float [channels] */
+};
+
+enum { /* BH_GATHER: out(c, i, j) = arena[rows[c · OUT_HEIGHT + i] + columns[j]] */
+    GATHER_OUT,
+    GATHER_OUT_STRIDE,
+    GATHER_OUT_HEIGHT,
+    GATHER_OUT_WIDTH,
+    GATHER_OUT_PITCH,
+    GATHER_BEFORE,
+    GATHER_SIZE,
+    GATHER_STEP, /* columns[j] is j · STEP; 0: they are a table */
+};
+enum {
+    GATHER_ROWS_REF,    /* int32 [channels · OUT_HEIGHT]: addresses */
+    GATHER_COLUMNS_REF, /* int32 [OUT_WIDTH]: floats from there, not negative; empty if there is a step */
+};
+
+enum { /* BH_NORM: (in - mean) / sqrt(variance + EPSILON) · scale + shift; in and out have the same pitch */
+    NORM_OUT,
+    NORM_OUT_STRIDE,
+    NORM_VECTORS, /* 0: vectors, of which each channel is one float */
+    NORM_BEFORE,
+    NORM_SIZE,
+    NORM_GROUP,   /* channels that have mean and variance together */
+    NORM_PIXELS,  /* of a plane, all of which count; 0: every pixel has its own mean and variance */
+    NORM_EPSILON, /* bits of a float */
+};
+enum {
+    NORM_IN_REF,
+    NORM_SCALE_REF, /* float [channels] */
+    NORM_SHIFT_REF, /* float [channels] */
+    NORM_MASK_REF,  /* uint16 [vectors] */
 };
 
 #endif

@@ -150,7 +150,7 @@ static int check_pool(const bh_check *check, const bh_instruction *op) {
             return bh_refuse(check, "windows have no sensible size");
     if (arg[POOL_TOP] > LARGEST_WINDOW || arg[POOL_LEFT] > LARGEST_WINDOW)
         return bh_refuse(check, "windows have no sensible padding");
-    if (arg[POOL_MODE] > 2) return bh_refuse(check, "unknown mode");
+    if (arg[POOL_MODE] > 4) return bh_refuse(check, "unknown mode");
     return check_planes(check, op);
 }
 
@@ -235,6 +235,47 @@ static int check_runs(const bh_check *check, const bh_instruction *op) {
            writes_listed(check, matrix.out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
 }
 
+static int check_gather(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t height = arg[GATHER_OUT_HEIGHT], width = arg[GATHER_OUT_WIDTH], step = arg[GATHER_STEP];
+    const bh_ref rows = op->ref[GATHER_ROWS_REF], columns = op->ref[GATHER_COLUMNS_REF];
+    if (!bh_check_plane(check, height, width, arg[GATHER_OUT_PITCH])) return 0;
+    if (!rows.count || rows.count % height) return bh_refuse(check, "not one address for every row");
+    if (columns.count != (step ? 0 : width)) return bh_refuse(check, "not one column for every pixel of a row");
+    if (!bh_check_ref(check, columns, sizeof(int32_t))) return 0;
+    uint64_t reach = (uint64_t)(width - 1) * step + 1;
+    const int32_t *column = bh_i32(check->model, columns);
+    for (uint32_t j = 0; j < columns.count; j++) {
+        if (column[j] < 0) return bh_refuse(check, "columns are negative");
+        if ((uint64_t)column[j] + 1 > reach) reach = (uint64_t)column[j] + 1;
+    }
+    bh_extent written = {arg[GATHER_BEFORE], bh_span(height, width, arg[GATHER_OUT_PITCH])};
+    if (arg[GATHER_SIZE] && arg[GATHER_SIZE] < written.behind)
+        return bh_refuse(check, "planes are smaller than their pixels");
+    if (arg[GATHER_SIZE]) written.behind = arg[GATHER_SIZE];
+    return bh_check_pixels(check, rows, (bh_extent){0, reach}, "reads outside the arena") &&
+           writes(check, arg[GATHER_OUT], arg[GATHER_OUT_STRIDE], rows.count / height, written);
+}
+
+_Static_assert(NORM_VECTORS == (int)FLAT_VECTORS && NORM_SIZE == (int)FLAT_SIZE &&
+                   NORM_SHIFT_REF == (int)FLAT_SHIFT_REF && NORM_MASK_REF == (int)FLAT_MASK_REF,
+               "NORM begins like AFFINE");
+
+static int check_norm(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t count = op->ref[NORM_IN_REF].count;
+    const bh_ref scale = op->ref[NORM_SCALE_REF], shift = op->ref[NORM_SHIFT_REF];
+    float epsilon;
+    memcpy(&epsilon, &arg[NORM_EPSILON], sizeof epsilon);
+    if (!arg[NORM_GROUP] || count % arg[NORM_GROUP])
+        return bh_refuse(check, "channels are no whole number of groups");
+    if (arg[NORM_PIXELS] && !arg[NORM_VECTORS]) return bh_refuse(check, "vectors have no planes");
+    if (!isfinite(epsilon) || epsilon < 0) return bh_refuse(check, "what is added to the variance is negative");
+    if (scale.count != count || shift.count != count)
+        return bh_refuse(check, "not one scale and shift for every channel");
+    return bh_check_ref(check, scale, 4) && bh_check_ref(check, shift, 4) && check_flat(check, op);
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -271,7 +312,8 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
         [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
-        [BH_RUNS] = {"runs", check_runs},
+        [BH_RUNS] = {"runs", check_runs},       [BH_GATHER] = {"gather", check_gather},
+        [BH_NORM] = {"norm", check_norm},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

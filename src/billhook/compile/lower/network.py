@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator as python
 from collections.abc import Mapping
 from math import prod
+from types import UnionType
 from typing import Any
 
 import torch
@@ -21,12 +22,16 @@ from billhook.compile.ir import Network, Port
 
 # Importing a table fills it.
 from billhook.compile.lower import activations as activations
+from billhook.compile.lower import joins as joins
 from billhook.compile.lower import layers as layers
+from billhook.compile.lower import norms as norms
 from billhook.compile.lower import reductions as reductions
 from billhook.compile.lower import spatial as spatial
 from billhook.compile.lower import views as views
-from billhook.compile.lower.base import OPERATORS, Builder, Refusal, View, fixed_shape
+from billhook.compile.lower.base import OPERATORS, Builder, Refusal, fixed_shape
+from billhook.compile.lower.turned import Turned
 from billhook.compile.lower.unsupported import Unsupported
+from billhook.compile.lower.view import View
 from billhook.compile.passes.drop_unused import drop_unused
 from billhook.errors import CaptureError
 from billhook.graph.capture import Program, capture_program
@@ -146,7 +151,7 @@ def _lowered(build: Builder, node: fx.Node, unsupported: Unsupported) -> Any:
     try:
         if Memory.changes(node):
             raise Refusal("changes a tensor in place that is read by another view later")
-        if not unknown and not any(_holds(k, View) for k in known):
+        if not unknown and not any(_holds(k, View | Turned) for k in known):
             return _computed(build, node)
         if call.name not in OPERATORS:
             raise Refusal("")
@@ -170,7 +175,7 @@ def _item(build: Builder, node: fx.Node, unsupported: Unsupported) -> Any:
     return found
 
 
-def _holds(result: Any, kind: type) -> bool:
+def _holds(result: Any, kind: type | UnionType) -> bool:
     return isinstance(result, kind) or (isinstance(result, list) and any(isinstance(r, kind) for r in result))
 
 
@@ -190,7 +195,7 @@ def _check(build: Builder, node: fx.Node, made: Any) -> None:
     value = node.meta["val"]
     several = isinstance(value, (tuple, list))
     for tensor, view in zip(value if several else [value], made if several else [made], strict=True):
-        if isinstance(view, View) and (build.batch, *view.shape) != fixed_shape(tensor):
+        if isinstance(view, View | Turned) and (build.batch, *view.shape) != fixed_shape(tensor):
             raise Refusal("mixes samples")
 
 
@@ -199,6 +204,7 @@ def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported)
     ports: list[Port] = []
     for name, leaf in zip(_output_names(spec, len(leaves)), leaves, strict=True):
         result = build.results[leaf] if isinstance(leaf, fx.Node) else leaf
+        result = build.plain(result, "output") if isinstance(result, Turned) else result
         if isinstance(result, View) and (why := _no_output(leaf, result)):
             unsupported.add(node, "output", why if name == "output" else f"{name!r} {why}")
         elif isinstance(result, View):
