@@ -41,7 +41,8 @@ def compile_model(
         check: Compare the network before and after every pass.
     Raises:
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
-        CompileError: if a pass breaks the network, or it is too large.
+        TooLargeError: if the numbers of one sample do not fit into 8 GB.
+        CompileError: if a pass breaks the network.
     """
     return assemble(run_passes(lower(model, example_inputs), check=check), tiles, check=check)
 

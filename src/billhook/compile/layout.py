@@ -15,7 +15,7 @@ from billhook.compile.format import VECTOR
 from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
 from billhook.compile.planes import Norm
 from billhook.compile.products import Depthwise, Product
-from billhook.errors import CompileError
+from billhook.errors import TooLargeError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
 _FLAT = (Affine, Activate, Binary, Softmax, Norm, Product, Select)
@@ -74,7 +74,7 @@ def lay_out(network: Network) -> Layout:
     """Return the layout of a network in the engine's form (no `Convolution`).
 
     Raises:
-        CompileError: if the values do not fit into 8 GB.
+        TooLargeError: if the values do not fit into 8 GB.
     """
     geometry = _geometries(network)
     made = [p.value for p in network.inputs]
@@ -83,7 +83,7 @@ def lay_out(network: Network) -> Layout:
     sizes = [_floats(v, geometry[v]) for v in made]
     starts, arena = _placed(sizes, _lifetimes(network, made, sources))
     if arena > LIMIT:
-        raise CompileError(
+        raise TooLargeError(
             f"the network computes {4 * arena / 1e9:.1f} GB of numbers, and the engine addresses 8 GB; "
             "use smaller inputs"
         )

@@ -198,6 +198,8 @@ def _spread_to(build: Builder, call: Call, x: View, size: Shape) -> View:
 
 
 def _binary(build: Builder, call: Call, function: Function, a: View, b: View, shape: Shape) -> View:
+    if a.shape == b.shape and (a.spatial, build.size(a)) != (b.spatial, build.size(b)):
+        a, b = build.planar(a, call.node.name), build.planar(b, call.node.name)
     if a.pixels < b.pixels and function in _SYMMETRIC:
         a, b = b, a
     inside = len(a.spatial)

@@ -30,11 +30,10 @@ def _cat(build: Builder, call: Call) -> View | Turned:
     axis = order[axis]
     shapes = [v.shape for v in views]
     made = [v if isinstance(v, View) else _constant(build, call, first, v, axis) for v in views]
-    if axis < first.planes.ndim and all(v.planes.ndim == first.planes.ndim for v in made):
-        if len({build.size(v) for v in made}) > 1:  # by reshaping
-            made = [build.planar(v, name) for v in made]
-        if axis < made[0].planes.ndim and all(v.planes.ndim == made[0].planes.ndim for v in made):
-            return turned(made[0].of(np.concatenate([v.planes for v in made], axis)), order)
+    if len({(v.planes.ndim, build.size(v)) for v in made if v.planes.size}) > 1:
+        made = [build.planar(v, name) for v in made]
+    if all(axis < v.planes.ndim and v.planes.ndim == made[0].planes.ndim for v in made):
+        return turned(made[0].of(np.concatenate([v.planes for v in made], axis)), order)
     return turned(_side_by_side(build, call, made, axis, sum(s[axis] for s in shapes)), order)
 
 

@@ -29,6 +29,7 @@ from billhook.compile.lower import reductions as reductions
 from billhook.compile.lower import spatial as spatial
 from billhook.compile.lower import views as views
 from billhook.compile.lower.base import OPERATORS, Builder, Refusal, fixed_shape
+from billhook.compile.lower.batch_size import WHY, batch_dependent, may_depend
 from billhook.compile.lower.turned import Turned
 from billhook.compile.lower.unsupported import Unsupported
 from billhook.compile.lower.view import View
@@ -64,7 +65,7 @@ def lower(model: nn.Module, example_inputs: ExampleInputs) -> Network:
         CaptureError: if the network cannot be captured.
         UnsupportedError: for operators that the engine lacks, all at once.
     """
-    program = _captured(model, as_call(example_inputs))
+    program, dependent = _captured(model, as_call(example_inputs))
     graph = without_in_place(program.graph)
     inputs = [n for n in graph.nodes if n.op == "placeholder" and _name(n) in program.inputs]
     batches = [int(n.meta["val"].shape[0]) for n in inputs if _is_sample(n)]
@@ -78,17 +79,25 @@ def lower(model: nn.Module, example_inputs: ExampleInputs) -> Network:
             outputs = _outputs(build, node, program.out_spec, unsupported)
         else:
             build.results[node] = _lowered(build, node, unsupported)
+    for node, name in dependent:
+        unsupported.add(node, name, WHY)
     unsupported.check()
     return drop_unused(Network(tuple(build.ops), tuple(ports), outputs))
 
 
-def _captured(model: nn.Module, call: Call) -> Program:
-    """Return the network captured with two samples, so that none of its ones is the batch by chance."""
+def _captured(model: nn.Module, call: Call) -> tuple[Program, list[tuple[fx.Node, str]]]:
+    """Return the network captured with two samples, and what it computes differently for three.
+
+    With two, none of its ones is the batch by chance.
+    """
     one = pytree.tree_map_only(Tensor, lambda t: t[:1] if t.dim() else t, call)
     try:
-        return capture_program(model, repeat_batch(one, 2))
+        program = capture_program(model, repeat_batch(one, 2))
+        if not may_depend(program):
+            return program, []
+        return program, list(batch_dependent(program, capture_program(model, repeat_batch(one, 3))))
     except CaptureError:  # its code may hold the size of the batch
-        return capture_program(model, call)
+        return capture_program(model, call), []
 
 
 def _name(node: fx.Node) -> str:

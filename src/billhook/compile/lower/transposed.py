@@ -1,8 +1,8 @@
 """Lowering of transposed convolutions: one convolution for all phases of the output, then interleaving.
 
 Output pixel q · stride + phase reads input pixels q + (phase + padding - k · dilation) / stride, for those k
-for which that is whole. So every phase is a convolution of stride 1 with some of the weights. All of them are one
-convolution with stride² times as many outputs, and zeros at the weights of the other phases.
+for which that is whole. So every phase is a convolution of stride 1 with some of the weights. All of them are
+one convolution with stride² times as many outputs, and zeros at the weights of the other phases.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def reshaped(x: Turned, shape: Shape) -> View | Turned | None:
             return None
     ones = shape.count(1)
     gone = [d for d in range(lead) if view.shape[d] == 1]
-    planes = view.planes.transpose(*gone, *taken).reshape(*sizes, *[1] * ones)
+    planes = view.planes.transpose(*gone, *taken).reshape((*sizes, *[1] * ones))
     spatial: list[int] = []
     for _, number, new in sorted(lying):
         begins[number] = planes.ndim + len(spatial)

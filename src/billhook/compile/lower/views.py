@@ -142,8 +142,6 @@ def _split(build: Builder, call: Call) -> list[View | Turned]:
 
 def take(build: Builder, call: Call, x: View | Turned, axis: int, indices: Numbers) -> View | Turned:
     """Return a tensor with some of the indices of a dimension; the batch does not count as one."""
-    if not indices.size:
-        raise Refusal("takes nothing")
     view, order = lying(x)
     return turned(_taken(build, call, view, order[axis], indices), order)
 
@@ -151,6 +149,8 @@ def take(build: Builder, call: Call, x: View | Turned, axis: int, indices: Numbe
 def _taken(build: Builder, call: Call, x: View, axis: int, indices: Numbers) -> View:
     if axis < x.planes.ndim:
         return x.of(np.take(x.planes, indices, axis))
+    if not indices.size:
+        raise Refusal("takes nothing")
     if indices.size == x.shape[axis] and (np.diff(indices) == 1).all():
         return x
     x = build.planar(x, call.node.name)

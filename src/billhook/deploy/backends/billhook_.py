@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from billhook.compile.session import EngineSession
-    from billhook.errors import UnsupportedError
+    from billhook.errors import CompileError
 
 INFO = Info(
     title="billhook's own engine, CPU, float32",
@@ -91,15 +91,16 @@ class BillhookEngine(Backend):
         """Write model.bhk and the manifest; see `Backend.export`.
 
         A network with operators that the engine cannot express becomes an artifact for ONNX Runtime, whose
-        notes name them.
+        notes name them; so does one that is too large for the engine's addresses.
 
         Raises:
-            UnsupportedError: for such a network without a fallback.
+            UnsupportedError: for operators that the engine lacks, without a fallback.
+            TooLargeError: for more numbers than it can address, without a fallback.
         """
         from billhook.compile.compiler import assembled, compile_model
         from billhook.compile.tile_cache import tuned
         from billhook.deploy.example import Call, evaluating, named_outputs
-        from billhook.errors import UnsupportedError
+        from billhook.errors import TooLargeError, UnsupportedError
         from billhook.measure.environment import versions
 
         call = Call.of(model, example_inputs)
@@ -108,7 +109,7 @@ class BillhookEngine(Backend):
         try:
             # No check of the passes: what is shipped is compared with PyTorch as a whole.
             compiled = compile_model(model, call.kwargs or call.args, check=False)
-        except UnsupportedError as e:
+        except (UnsupportedError, TooLargeError) as e:
             if self.fallback is None:
                 raise
             return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch)
@@ -165,7 +166,7 @@ class BillhookEngine(Backend):
 
     def _left(
         self,
-        error: UnsupportedError,
+        error: CompileError,
         fallback: str,
         model: nn.Module,
         example_inputs: Any,
@@ -175,7 +176,9 @@ class BillhookEngine(Backend):
         """Export for ONNX Runtime, and say why; lines of the user's code go to the log, not into the file."""
         log.warning("%s\nONNX Runtime runs it in its place", error)
         made = backends.get(fallback).export(model, example_inputs, directory, dynamic_batch=dynamic_batch)
-        note = f"left to ONNX Runtime, because the engine has no form for {', '.join(error.operators)}"
+        operators = getattr(error, "operators", ())
+        why = f"the engine has no form for {', '.join(operators)}" if operators else "it is too large"
+        note = f"left to ONNX Runtime, because {why}"
         return made.with_manifest(notes=(*made.manifest.notes, note))
 
 

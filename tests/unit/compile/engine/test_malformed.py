@@ -86,6 +86,17 @@ def _runs(m: Model, x: Place, y: Place) -> None:
     m.instruction("runs", args, data | {"runs": np.arange(4, dtype=np.int32) * y.pitch})
 
 
+def _gather(m: Model, x: Place, y: Place) -> None:
+    rows = (x.addresses[:, None] + np.arange(5, dtype=np.int32) * x.pitch).astype(np.int32)
+    m.instruction("gather", y.target(), {"rows": rows, "columns": np.arange(6, dtype=np.int32)[::-1]})
+
+
+def _norm(m: Model, x: Place, y: Place) -> None:
+    args = {**y.args(), "vectors": y.vectors, "group": 2, "pixels": 30, "epsilon": 0x3A000000}
+    ones = np.ones(4, np.float32)
+    m.instruction("norm", args, {"in": x.addresses, "mask": y.mask, "scale": ones, "shift": ones})
+
+
 BUILDS: dict[str, Build] = {
     "spmm": _spmm,
     "spmv": _spmv,
@@ -97,6 +108,8 @@ BUILDS: dict[str, Build] = {
     "resize": _resize,
     "depthwise": _depthwise,
     "runs": _runs,
+    "gather": _gather,
+    "norm": _norm,
 }
 
 
@@ -134,6 +147,17 @@ def test_the_files_that_are_damaged_below_run_when_they_are_whole(kind: str) -> 
         assert np.isfinite(result).all()
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"), [([0, 1, 2, 3, 4, -1], "negative"), ([0, 1, 2, 3, 4, 1 << 20], "reads outside")]
+)
+def test_columns_that_lie_are_refused(columns: list[int], message: str) -> None:
+    model = Model()
+    x, y = model.reads(model.place(4, 5, 6)), model.place(4, 5, 6)
+    rows = np.repeat(x.addresses, 5)
+    model.instruction("gather", y.target(), {"rows": rows, "columns": np.array(columns, np.int32)})
+    _refused(model.bytes(), message)
+
+
 def test_what_is_wrong_with_a_file_is_said() -> None:
     raw = _model("copy")
     _refused(b"PK" + raw[2:], "this is no billhook model")
@@ -159,7 +183,7 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("copy", 6, 16, "smaller than their pixels"),
         ("copy", 7, 50, "reads outside the arena"),
         ("copy", 10, 0, "steps"),
-        ("pool", 10, 3, "unknown mode"),
+        ("pool", 10, 5, "unknown mode"),
         ("pool", 11, 0, "windows"),
         ("pool", 13, 65536, "windows"),
         ("pool", 15, 1 << 31, "padding"),
@@ -179,6 +203,18 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("runs", 2, 3, "runs leave their planes"),
         ("runs", 4, 5, "rows of planes overlap"),
         ("runs", 6, 8, "smaller than their pixels"),
+        ("gather", 0, 0, "writes outside the arena"),
+        ("gather", 2, 3, "one address for every row"),
+        ("gather", 3, 5, "one column for every pixel"),
+        ("gather", 4, 5, "rows of planes overlap"),
+        ("gather", 6, 16, "smaller than their pixels"),
+        ("gather", 7, 1, "one column for every pixel"),
+        ("norm", 2, 1, "one mask for every vector"),
+        ("norm", 4, 0, "smaller than their pixels"),
+        ("norm", 5, 0, "whole number of groups"),
+        ("norm", 5, 3, "whole number of groups"),
+        ("norm", 7, 0xBF800000, "negative"),
+        ("norm", 7, 0x7FC00000, "negative"),
         ("depthwise", 10, 4, "3x3 or 5x5"),
         ("depthwise", 11, 3, "stride 1 or 2"),
         ("depthwise", 12, 3, "padding"),
@@ -192,7 +228,9 @@ def test_an_argument_that_lies_is_refused(kind: str, argument: int, value: int, 
     _refused(_repaired(raw), rf"instruction 0 \({kind}\): .*{message}")
 
 
-@pytest.mark.parametrize("kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise", "runs"])
+@pytest.mark.parametrize(
+    "kind", ["spmm", "spmv", "copy", "affine", "binary", "depthwise", "runs", "gather", "norm"]
+)
 @pytest.mark.parametrize("address", [-5000, 1 << 20, -(1 << 31), (1 << 31) - 1])
 def test_an_address_that_lies_is_refused(kind: str, address: int) -> None:
     raw = bytearray(_model(kind))
