@@ -60,6 +60,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "gather": ((*_TARGET, "step"), ("rows", "columns")),
     "norm": ((*_FLAT[:5], "group", "pixels", "epsilon"), _FLAT_REFS),
+    "matmul": ((*_FLAT[:5], "groups", "scale"), ("rows", "steps", "columns", "mask")),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

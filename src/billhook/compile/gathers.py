@@ -1,11 +1,11 @@
-"""Where the pixels of a rearrangement lie in the arena."""
+"""Where single numbers that operators read lie in the arena."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from billhook.compile.ir import Integers
-from billhook.compile.planes import Rearrange
+from billhook.compile.planes import Matmul, Rearrange
 from billhook.errors import CompileError
 
 
@@ -35,3 +35,24 @@ def row_addresses(op: Rearrange, planes: Integers, pitch: int) -> tuple[dict[str
     if step > 0 and np.array_equal(columns - first, step * np.arange(columns.size)):
         return found, step
     return found | {"columns": (columns - first).astype(np.int32)}, 0
+
+
+def product_addresses(op: Matmul, planes: Integers, pitch: int) -> dict[str, Integers]:
+    """Return the tables "rows" and "steps" of an instruction.
+
+    Args:
+        op: The operator.
+        planes: Addresses of the planes of its first input.
+        pitch: Floats from row to row of these.
+    Raises:
+        CompileError: if the planes lie where no sum of both reaches them (see `whole_planes`).
+    """
+    a, addresses = op.inputs[0], planes.astype(np.int64)
+    beyond = op.distances(addresses)
+    if beyond is None:
+        where = f"{op.kind} {op.output.name!r}"
+        raise CompileError(f"{where} reads scattered planes; this is a bug of the compiler")
+    pixels = np.arange(a.pixels) // a.width * pitch + np.arange(a.pixels) % a.width
+    plane, pixel = op.rows
+    steps = pixels if op.by_plane else beyond
+    return {"rows": (addresses[plane] + pixels[pixel]).astype(np.int32), "steps": steps.astype(np.int32)}

@@ -13,7 +13,7 @@ import numpy as np
 
 from billhook.compile.format import VECTOR
 from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
-from billhook.compile.planes import Norm
+from billhook.compile.planes import Matmul, Norm
 from billhook.compile.products import Depthwise, Product
 from billhook.errors import TooLargeError
 
@@ -118,6 +118,8 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             for value in op.inputs:
                 if not value.is_vector:
                     _unite(needs, value, op.output)
+        if isinstance(op, Matmul):
+            _unite(needs, op.inputs[1], op.output)
         if isinstance(op, Product):
             _widen(needs, op)
         if isinstance(op, Depthwise):

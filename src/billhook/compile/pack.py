@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from billhook.compile.format import Planes, Writer
-from billhook.compile.gathers import row_addresses
+from billhook.compile.gathers import product_addresses, row_addresses
 from billhook.compile.ir import (
     Activate,
     Affine,
@@ -30,7 +30,7 @@ from billhook.compile.ir import (
 )
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product
-from billhook.compile.planes import Cover, Norm, Rearrange
+from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
 from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
@@ -171,7 +171,15 @@ class Packer:
 
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
-        self._flat("softmax", op, {}, {"in": self.layout.planes[op.inputs[0]]})
+        x = op.inputs[0]
+        self._flat("softmax", op, {"function": x.channels // op.groups}, {"in": self.layout.planes[x]})
+
+    def matmul(self, op: Matmul) -> None:
+        """Write a product of two values."""
+        a, b = op.inputs
+        data = product_addresses(op, self.layout.planes[a], self.layout.geometry[a].pitch)
+        args = {"groups": op.groups, "scale": int(np.float32(op.scale).view(np.uint32))}
+        self._flat("matmul", op, args, {**data, "columns": self.layout.planes[b]})
 
     def norm(self, op: Norm) -> None:
         """Write mean and variance taken away."""
@@ -256,6 +264,7 @@ _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Cover: Packer.cover,
     Rearrange: Packer.rearrange,
     Norm: Packer.norm,
+    Matmul: Packer.matmul,
     Mean: Packer.mean,
     Affine: Packer.affine,
     Activate: Packer.affine,

@@ -68,3 +68,35 @@ class Norm(Op):
     epsilon: float
     scale: Floats
     shift: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Matmul(Op):
+    """scale · Σ_k a(r, k) · b(k, pixel) of two values (a, b), for every group of their planes.
+
+    Attributes:
+        groups: Equally large groups of planes of a, of b and of the output.
+        by_plane: Row r is a plane of a, and k its pixel; else k is the plane and r the pixel.
+        scale: Of all numbers.
+    """
+
+    groups: int
+    by_plane: bool
+    scale: float
+
+    @property
+    def rows(self) -> tuple[Integers, Integers]:
+        """Plane and pixel of a(r, 0), for all rows of all groups."""
+        a, count = self.inputs[0], self.output.channels
+        if self.by_plane:
+            return np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
+        first = np.arange(self.groups, dtype=np.int32) * (a.channels // self.groups)
+        return np.repeat(first, a.pixels), np.tile(np.arange(a.pixels, dtype=np.int32), self.groups)
+
+    def distances(self, addresses: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return how far the planes of a group of a lie from its first one; None if groups differ."""
+        if self.by_plane:
+            return np.zeros(1, np.int64)
+        apart = addresses.reshape(self.groups, -1)
+        apart = apart - apart[:, :1]
+        return None if (apart != apart[:1]).any() else apart[0]

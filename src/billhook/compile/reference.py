@@ -163,6 +163,12 @@ def _norm(op: planes.Norm, x: Tensor) -> Tensor:
     return made * _tensor(op.scale, x)[:, None, None] + _tensor(op.shift, x)[:, None, None]
 
 
+def _matmul(op: planes.Matmul, a: Tensor, b: Tensor) -> Tensor:
+    a, b = (t.reshape(len(t), op.groups, -1, t.shape[2] * t.shape[3]) for t in (a, b))
+    made = (a if op.by_plane else a.transpose(2, 3)) @ b
+    return op.scale * made.reshape(len(a), -1, op.output.height, op.output.width)
+
+
 def _affine(op: ir.Affine, x: Tensor) -> Tensor:
     return x * _tensor(op.scale, x)[:, None, None] + _tensor(op.shift, x)[:, None, None]
 
@@ -210,6 +216,7 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Select: lambda op, *x: torch.cat(x, 1)[:, torch.from_numpy(op.planes).long()],
     ir.Pad: lambda op, x: _padded(x, op.padding),
     ir.Resize: _resize,
-    ir.Softmax: lambda op, x: x.softmax(1),
+    ir.Softmax: lambda op, x: x.reshape(len(x), op.groups, -1, *x.shape[2:]).softmax(2).reshape(x.shape),
+    planes.Matmul: _matmul,
     ir.Flatten: lambda op, x: x.flatten(1)[:, :, None, None],
 }

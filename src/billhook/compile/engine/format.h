@@ -77,7 +77,8 @@ typedef enum {
     BH_RUNS = 10,     /* SPMM for small planes, rows in lanes */
     BH_GATHER = 11,   /* planes from pixels that lie anywhere: interleaving, transposing, reordering */
     BH_NORM = 12,     /* minus the mean, divided by the standard deviation, of channels or of planes */
-    BH_KINDS = 13
+    BH_MATMUL = 13,   /* of two computed values: attention */
+    BH_KINDS = 14
 } bh_kind;
 
 typedef struct {
@@ -182,7 +183,8 @@ enum { /* BH_AFFINE, BH_BINARY, BH_SOFTMAX: in and out have the same pitch */
     FLAT_VECTORS, /* 0: vectors, of which each channel is one float */
     FLAT_BEFORE,
     FLAT_SIZE,
-    FLAT_FUNCTION, /* BINARY: 0 add, 1 subtract, 2 multiply, 3 divide, 4 maximum, 5 minimum */
+    FLAT_FUNCTION, /* BINARY: 0 add, 1 subtract, 2 multiply, 3 divide, 4 maximum, 5 minimum
+                    * SOFTMAX: channels that have a sum together, 0 for all */
     FLAT_BY_CHANNEL, /* BINARY: 1 if b is one number per channel */
 };
 enum {
@@ -281,6 +283,22 @@ enum {
     NORM_SCALE_REF, /* float [channels] */
     NORM_SHIFT_REF, /* float [channels] */
     NORM_MASK_REF,  /* uint16 [vectors] */
+};
+
+enum { /* BH_MATMUL: out(r, p) = SCALE · Σ_k arena[rows[r] + steps[k]] · arena[columns[group of r][k] + p] */
+    MATMUL_OUT,
+    MATMUL_OUT_STRIDE,
+    MATMUL_VECTORS, /* of 16 pixels */
+    MATMUL_BEFORE,
+    MATMUL_SIZE,
+    MATMUL_GROUPS, /* of rows, equally many in each */
+    MATMUL_SCALE,  /* bits of a float */
+};
+enum {
+    MATMUL_ROWS_REF,    /* int32 [rows]: addresses */
+    MATMUL_STEPS_REF,   /* int32 [k]: floats from there */
+    MATMUL_COLUMNS_REF, /* int32 [groups · k]: planes */
+    MATMUL_MASK_REF,    /* uint16 [vectors] */
 };
 
 #endif

@@ -21,6 +21,7 @@
 #include "ops/copy.h"
 #include "ops/depthwise.h"
 #include "ops/gather.h"
+#include "ops/matmul.h"
 #include "ops/mean.h"
 #include "ops/norm.h"
 #include "ops/pool.h"
@@ -31,5 +32,5 @@
 const bh_kernels BH_KERNELS = {
     BH_ISA_NAME,
     {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax,
-     bh_depthwise, bh_runs, bh_gather_planes, bh_norm},
+     bh_depthwise, bh_runs, bh_gather_planes, bh_norm, bh_matmul},
 };

@@ -276,6 +276,45 @@ static int check_norm(const bh_check *check, const bh_instruction *op) {
     return bh_check_ref(check, scale, 4) && bh_check_ref(check, shift, 4) && check_flat(check, op);
 }
 
+/* The smallest and the largest number of a table that has one. */
+static void range_of(const bh_check *check, bh_ref table, int64_t *least, int64_t *most) {
+    const int32_t *at = bh_i32(check->model, table);
+    *least = *most = at[0];
+    for (uint32_t i = 1; i < table.count; i++) {
+        if (at[i] < *least) *least = at[i];
+        if (at[i] > *most) *most = at[i];
+    }
+}
+
+static int check_matmul(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const bh_ref rows = op->ref[MATMUL_ROWS_REF], steps = op->ref[MATMUL_STEPS_REF];
+    const bh_ref columns = op->ref[MATMUL_COLUMNS_REF], mask = op->ref[MATMUL_MASK_REF];
+    const uint64_t length = (uint64_t)arg[MATMUL_VECTORS] * BH_VECTOR;
+    if (!arg[MATMUL_GROUPS] || !rows.count || rows.count % arg[MATMUL_GROUPS])
+        return bh_refuse(check, "rows are no whole number of groups");
+    if (!steps.count || columns.count != (uint64_t)steps.count * arg[MATMUL_GROUPS])
+        return bh_refuse(check, "not one plane for every group and step");
+    if (!length || mask.count != arg[MATMUL_VECTORS]) return bh_refuse(check, "not one mask for every vector");
+    if (arg[MATMUL_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
+    if (!bh_check_ref(check, rows, 4) || !bh_check_ref(check, steps, 4) || !bh_check_ref(check, mask, 2)) return 0;
+    int64_t least, most, first, last;
+    range_of(check, rows, &least, &most);
+    range_of(check, steps, &first, &last);
+    if (least + first < 0 || most + last >= (int64_t)arena_of(check))
+        return bh_refuse(check, "reads outside the arena");
+    return bh_check_pixels(check, columns, (bh_extent){0, length}, "reads outside the arena") &&
+           writes(check, arg[MATMUL_OUT], arg[MATMUL_OUT_STRIDE], rows.count,
+                  (bh_extent){arg[MATMUL_BEFORE], arg[MATMUL_SIZE]});
+}
+
+static int check_softmax(const bh_check *check, const bh_instruction *op) {
+    const uint32_t group = op->arg[FLAT_FUNCTION];
+    if (group && op->ref[FLAT_IN_REF].count % group)
+        return bh_refuse(check, "channels are no whole number of groups");
+    return check_flat(check, op);
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -311,9 +350,9 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_COPY] = {"copy", check_copy},       [BH_POOL] = {"pool", check_pool},
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
-        [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
+        [BH_SOFTMAX] = {"softmax", check_softmax}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
         [BH_RUNS] = {"runs", check_runs},       [BH_GATHER] = {"gather", check_gather},
-        [BH_NORM] = {"norm", check_norm},
+        [BH_NORM] = {"norm", check_norm},       [BH_MATMUL] = {"matmul", check_matmul},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

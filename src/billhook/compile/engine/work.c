@@ -7,7 +7,7 @@
 
 uint64_t bh_work(const bh_instruction *op) {
     const uint32_t *arg = op->arg;
-    const uint64_t channels = op->ref[0].count; /* in all kinds but SPMM, SPMV and GATHER */
+    const uint64_t channels = op->ref[0].count; /* in all kinds but SPMM, SPMV, GATHER and MATMUL */
     switch (op->kind) {
     case BH_SPMM:
         return (uint64_t)op->ref[SPMM_WEIGHTS_REF].count * arg[SPMM_VECTORS] * BH_VECTOR / MULTIPLY_ADDS +
@@ -31,6 +31,8 @@ uint64_t bh_work(const bh_instruction *op) {
         return channels * arg[MEAN_HEIGHT] * arg[MEAN_WIDTH] / FLOATS;
     case BH_GATHER: /* rows, not channels */
         return channels * arg[GATHER_OUT_WIDTH] * 2 / FLOATS;
+    case BH_MATMUL: /* rows, not channels */
+        return channels * op->ref[MATMUL_STEPS_REF].count * arg[MATMUL_VECTORS] * BH_VECTOR / MULTIPLY_ADDS;
     case BH_NORM:
         return channels * (arg[NORM_VECTORS] ? arg[NORM_VECTORS] : 1) * 4 * BH_VECTOR / FLOATS;
     default:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import numpy as np
 
 from billhook.compile.ir import RELU, Activation, Softmax
 from billhook.compile.lower.arithmetic import activate, affine, combine
 from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.channels import channels_first
 from billhook.compile.lower.constants import per_plane
 from billhook.compile.lower.turned import Turned, inverse, lying, turned
 from billhook.compile.lower.view import Numbers, View
 from billhook.graph.rules._base import Call
 
-_MOST_GROUPS = 64  # softmaxes side by side; more of them are attention over pixels
 _INFINITY = float("inf")
 
 _ACTIVATIONS: dict[str, Callable[[Call], Activation]] = {
@@ -69,24 +68,24 @@ def _prelu(build: Builder, call: Call) -> View | Turned:
 
 @operator("softmax _softmax")
 def _softmax(build: Builder, call: Call) -> View | Turned:
-    given = build.loose(call)
+    x = build.loose(call)
+    return softmax(build, call, x, build.axis(int(call["dim"]), x))
+
+
+def softmax(build: Builder, call: Call, given: View | Turned, dim: int) -> View | Turned:
+    """Append a softmax over a dimension of a sample."""
     x, order = lying(given)
-    axis = order[build.axis(int(call["dim"]), given)]
-    if axis >= x.planes.ndim:
-        raise Refusal("runs over pixels")
+    if order[dim] >= x.planes.ndim:
+        x, order = channels_first(build, given, dim, call.node.name)
+    axis = order[dim]
     moved = np.moveaxis(x.planes, axis, -1)
     groups = moved.reshape(-1, moved.shape[-1])
     if len(groups) > 1 and groups.shape[1] == 2:
         return turned(x.of(np.moveaxis(_of_pairs(build, call, x, moved), -1, axis)), order)
-    if len(groups) > _MOST_GROUPS:
-        raise Refusal(f"runs over {len(groups)} groups of planes")
-    made = []
-    for group in groups:
-        source = build.read(View(group, x.spatial), call.node.name)
-        value = build.run(Softmax, call, [source], (source.channels, source.height, source.width))
-        made.append(build.view(value, (group.size, *x.spatial)).planes.reshape(-1))
-    planes = np.stack(made).reshape(moved.shape)
-    assert planes.size == prod(x.planes.shape)
+    source = build.read(View(groups, x.spatial), call.node.name)
+    size = (source.channels, source.height, source.width)
+    value = build.run(Softmax, call, [source], size, groups=len(groups))
+    planes = build.view(value, (groups.size, *x.spatial)).planes.reshape(moved.shape)
     return turned(x.of(np.moveaxis(planes, -1, axis)), order)
 
 

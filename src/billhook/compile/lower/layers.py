@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from billhook.compile.ir import Convolution, Floats, Linear, Pair
 from billhook.compile.lower.arithmetic import affine
+from billhook.compile.lower.attention import product
 from billhook.compile.lower.base import Builder, Refusal, operator
 from billhook.compile.lower.channels import channels_first
 from billhook.compile.lower.parameters import bias_of, floats, pair
@@ -85,12 +86,15 @@ def _padding(padding: Any, kernel: Pair, dilation: Pair, dims: int) -> tuple[int
 
 @operator("linear")
 def _linear(build: Builder, call: Call) -> View | Turned:
+    return linear_of(build, call, build.loose(call))
+
+
+def linear_of(build: Builder, call: Call, x: View | Turned) -> View | Turned:
+    """Append a linear layer."""
     weight = build.constant(call, "weight")
     assert weight is not None
     outputs = 1 if weight.dim() == 1 else weight.shape[0]
-    return _product(
-        build, call, build.loose(call), weight.reshape(outputs, -1), bias_of(build, call, outputs)
-    )
+    return _product(build, call, x, weight.reshape(outputs, -1), bias_of(build, call, outputs))
 
 
 @operator("addmm")
@@ -108,6 +112,8 @@ def _addmm(build: Builder, call: Call) -> View | Turned:
 
 @operator("mm matmul")
 def _matmul(build: Builder, call: Call) -> View | Turned:
+    if isinstance(build.operand(call, "mat2", "other"), View | Turned):
+        return product(build, call, build.loose(call, "self"), build.loose(call, "mat2", "other"))
     weight = build.constant(call, "mat2", "other")
     assert weight is not None
     if weight.dim() != 2:

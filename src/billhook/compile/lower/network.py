@@ -30,6 +30,7 @@ from billhook.compile.lower import spatial as spatial
 from billhook.compile.lower import views as views
 from billhook.compile.lower.base import OPERATORS, Builder, Refusal, fixed_shape
 from billhook.compile.lower.batch_size import WHY, batch_dependent, may_depend
+from billhook.compile.lower.batched import Batched, lower_batched
 from billhook.compile.lower.turned import Turned
 from billhook.compile.lower.unsupported import Unsupported
 from billhook.compile.lower.view import View
@@ -160,17 +161,22 @@ def _lowered(build: Builder, node: fx.Node, unsupported: Unsupported) -> Any:
     try:
         if Memory.changes(node):
             raise Refusal("changes a tensor in place that is read by another view later")
-        if not unknown and not any(_holds(k, View | Turned) for k in known):
+        if not unknown and not any(_holds(k, View | Turned | Batched) for k in known):
             return _computed(build, node)
         if call.name not in OPERATORS:
             raise Refusal("")
         if unknown:
             return _UNKNOWN
-        made = OPERATORS[call.name](build, call)
+        batched = any(_holds(k, Batched) for k in known)
+        made = lower_batched(build, call) if batched else OPERATORS[call.name](build, call)
         _check(build, node, made)
         return made
     except Refusal as refusal:
-        unsupported.add(node, call.name, str(refusal))
+        moved = next((k for k in known if isinstance(k, Batched)), None)
+        if moved is not None:
+            unsupported.add(moved.node, bind(moved.node).name, "moves the batch")
+        if moved is None or call.name not in OPERATORS:
+            unsupported.add(node, call.name, str(refusal))
         return _UNKNOWN
 
 
@@ -206,6 +212,8 @@ def _check(build: Builder, node: fx.Node, made: Any) -> None:
     for tensor, view in zip(value if several else [value], made if several else [made], strict=True):
         if isinstance(view, View | Turned) and (build.batch, *view.shape) != fixed_shape(tensor):
             raise Refusal("mixes samples")
+        if isinstance(view, Batched) and view.shape(build.batch) != fixed_shape(tensor):
+            raise Refusal("mixes samples")
 
 
 def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported) -> tuple[Port, ...]:
@@ -214,6 +222,8 @@ def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported)
     for name, leaf in zip(_output_names(spec, len(leaves)), leaves, strict=True):
         result = build.results[leaf] if isinstance(leaf, fx.Node) else leaf
         result = build.plain(result, "output") if isinstance(result, Turned) else result
+        if isinstance(result, Batched):
+            unsupported.add(result.node, bind(result.node).name, "moves the batch")
         if isinstance(result, View) and (why := _no_output(leaf, result)):
             unsupported.add(node, "output", why if name == "output" else f"{name!r} {why}")
         elif isinstance(result, View):

@@ -42,38 +42,6 @@ def _reshape(build: Builder, call: Call) -> View | Turned:
     return build.shaped(build.loose(call), build.shape(call), call.node.name)
 
 
-@operator("permute transpose swapaxes swapdims movedim moveaxis t numpy_T")
-def _permute(build: Builder, call: Call) -> View | Turned:
-    x = build.loose(call)
-    rank = len(x.shape) + 1
-    order = np.arange(rank)
-    if call.name == "permute":
-        order = np.array([int(d) % rank for d in call["dims"]])
-    elif call.name in ("movedim", "moveaxis"):
-        order = np.array(_moved(rank, call["source"], call["destination"]))
-    else:
-        a, b = _two_dims(call, rank)
-        order[[a, b]] = order[[b, a]]
-    if order[0] != 0:
-        raise Refusal("moves the batch")
-    return turned(x, [int(d) - 1 for d in order[1:]])
-
-
-def _two_dims(call: Call, rank: int) -> tuple[int, int]:
-    if call.name in ("t", "numpy_T"):
-        return 0, 1
-    a, b = (call.get(*names) for names in (("dim0", "axis0"), ("dim1", "axis1")))
-    return int(a) % rank, int(b) % rank
-
-
-def _moved(rank: int, source: Any, destination: Any) -> list[int]:
-    sources, targets = ([d] if isinstance(d, int) else list(d) for d in (source, destination))
-    order = [d for d in range(rank) if d not in {s % rank for s in sources}]
-    for target, origin in sorted(zip([t % rank for t in targets], sources, strict=True)):
-        order.insert(target, origin % rank)
-    return order
-
-
 @operator("channel_shuffle native_channel_shuffle")
 def _channel_shuffle(build: Builder, call: Call) -> View:
     x, groups = build.tensor(call), int(call["groups"])
