@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from billhook.compile.format import Planes, Writer
+from billhook.compile.format import QUAD_OF_ONES, Planes, Writer, float_bits
 from billhook.compile.gathers import product_addresses, row_addresses
 from billhook.compile.ir import (
     Activate,
     Affine,
     Binary,
+    Convert,
     Flatten,
     Linear,
     Mean,
@@ -30,6 +30,7 @@ from billhook.compile.ir import (
 )
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product
+from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
 from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
 from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.tiles import Tile, usual_tile
@@ -37,6 +38,7 @@ from billhook.errors import CompileError
 
 _FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _POOLS = ("max", "average", "average_inside")
+_LARGEST_BYTE = 3
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,19 @@ class Packer:
     def product(self, op: Product) -> None:
         """Write a convolution."""
         tile = self.tiles.get(op.output.name) or usual_tile(op)
-        write_product(self.writer, self.layout, op, tile)
+        write = write_quantised_product if op.inputs[0].quantised else write_product
+        write(self.writer, self.layout, op, tile)
 
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
-        write_linear(self.writer, self.layout, op)
+        write = write_quantised_linear if op.inputs[0].quantised else write_linear
+        write(self.writer, self.layout, op)
 
     def phases(self, op: Phases) -> None:
         """Write one strided copy for each phase."""
         x = op.inputs[0]
         for i, (row, pixel) in enumerate(op.phases):
-            self._copy(x, op.output, op.step, (row, pixel), i * x.channels)
+            self._copy(x, op.output, op.step, (row, pixel), i * x.planes)
 
     def pad(self, op: Pad) -> None:
         """Write a shifted copy."""
@@ -107,12 +111,13 @@ class Packer:
         """Write pooling."""
         top, bottom, left, right = op.padding
         (kernel_y, kernel_x), (stride_y, stride_x) = op.kernel, op.stride
+        grid = op.output.quantised
         self.writer.instruction(
             "pool",
             self._target(op.output)
             | self._source(op.inputs[0])
             | {
-                "mode": _POOLS.index(op.mode),
+                "mode": _POOLS.index(op.mode) if grid is None else _LARGEST_BYTE,
                 "kernel_y": kernel_y,
                 "kernel_x": kernel_x,
                 "stride_y": stride_y,
@@ -121,7 +126,7 @@ class Packer:
                 "left": left,
                 "dilation_y": op.dilation[0],
                 "dilation_x": op.dilation[1],
-                "area": bottom << 16 | right,
+                "area": bottom << 16 | right if grid is None else grid.zero,
             },
             {"in": self.layout.planes[op.inputs[0]]},
             op.activation,
@@ -134,7 +139,7 @@ class Packer:
             "pool",
             self._target(op.output)
             | self._source(op.inputs[0])
-            | {"mode": 3 if op.mode == "max" else 4, **windows},
+            | {"mode": 4 if op.mode == "max" else 5, **windows},
             {"in": self.layout.planes[op.inputs[0]]},
             op.activation,
         )
@@ -169,6 +174,15 @@ class Packer:
         }
         self._flat("binary", op, {"function": _FUNCTIONS.index(op.function), "by_channel": by_channel}, data)
 
+    def convert(self, op: Convert) -> None:
+        """Write the way into 8 bits, or back."""
+        x, out = op.inputs[0], op.output
+        grid = out.quantised or x.quantised
+        if grid is None or (out.quantised and x.quantised):
+            raise CompileError(f"{op.kind} {out.name!r} converts nothing; this is a bug of the compiler")
+        args = {"scale": float_bits(grid.scale), "zero": grid.zero, "channels": x.channels}
+        self._flat("quantise" if out.quantised else "dequantise", op, args, {"in": self.layout.planes[x]})
+
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
         x = op.inputs[0]
@@ -178,7 +192,7 @@ class Packer:
         """Write a product of two values."""
         a, b = op.inputs
         data = product_addresses(op, self.layout.planes[a], self.layout.geometry[a].pitch)
-        args = {"groups": op.groups, "scale": int(np.float32(op.scale).view(np.uint32))}
+        args = {"groups": op.groups, "scale": float_bits(op.scale)}
         self._flat("matmul", op, args, {**data, "columns": self.layout.planes[b]})
 
     def norm(self, op: Norm) -> None:
@@ -188,14 +202,14 @@ class Packer:
         args = {
             "group": x.channels // op.groups,
             "pixels": 0 if by_pixel else x.pixels,
-            "epsilon": int(np.float32(op.epsilon).view(np.uint32)),
+            "epsilon": float_bits(op.epsilon),
         }
         self._flat("norm", op, args, {"in": self.layout.planes[x], "scale": op.scale, "shift": op.shift})
 
     def resize(self, op: Resize) -> None:
         """Write resizing."""
         mode = 0 if op.mode == "nearest" else 2 if op.align_corners else 1
-        vertical, horizontal = (struct.unpack("<I", struct.pack("<f", s))[0] for s in op.scale)
+        vertical, horizontal = map(float_bits, op.scale)
         self.writer.instruction(
             "resize",
             self._target(op.output)
@@ -223,6 +237,7 @@ class Packer:
     ) -> None:
         args = _target(self.layout.geometry[out], int(self.layout.planes[out][plane])) | self._source(x)
         args |= {"step_y": step[0], "step_x": step[1], "from_y": first[0], "from_x": first[1]}
+        args["fill"] = QUAD_OF_ONES * out.quantised.zero if out.quantised else 0
         self.writer.instruction("copy", args, {"in": self.layout.planes[x]})
 
     def _target(self, value: Value) -> dict[str, int]:
@@ -269,9 +284,17 @@ _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Affine: Packer.affine,
     Activate: Packer.affine,
     Binary: Packer.binary,
+    Convert: Packer.convert,
     Softmax: Packer.softmax,
     Resize: Packer.resize,
 }
+
+
+_IN_BYTES = (Product, Linear, Phases, Pad, Pool, Select, Convert)
+
+
+def _moves_bytes(op: Op) -> bool:
+    return isinstance(op, Pool) and op.output.quantised is not None
 
 
 def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = None) -> bytes:
@@ -283,8 +306,10 @@ def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = No
     for op in network:
         if type(op) not in (*_WRITERS, Select):
             raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
-        if op.activation and isinstance(op, (Phases, Pad, Flatten)):
+        if op.activation and (isinstance(op, (Phases, Pad, Flatten, Convert)) or _moves_bytes(op)):
             raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")
+        if any(v.quantised for v in (*op.inputs, op.output)) and not isinstance(op, _IN_BYTES):
+            raise CompileError(f"{op.kind} has no form in 8 bits; this is a bug of the compiler")
     writer = Writer()
     Packer(writer, layout, tiles or {}).network(network)
     return writer.bytes()

@@ -5,7 +5,6 @@
 #ifndef BH_SIMD_H
 #define BH_SIMD_H
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -133,7 +132,11 @@ BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return a + b; }
 BH_INLINE bh_vec bh_sub(bh_vec a, bh_vec b) { return a - b; }
 BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return a * b; }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return a / b; }
-BH_INLINE bh_vec bh_sqrt(bh_vec v) { return (bh_vec){sqrtf(v[0]), sqrtf(v[1]), sqrtf(v[2]), sqrtf(v[3])}; }
+BH_INLINE bh_vec bh_sqrt(bh_vec v) { /* Heron's method, without the library of mathematics */
+    bh_vec s = (bh_vec)(((bh_ints)v >> 1) + 0x1fbd1df5);
+    for (int i = 0; i < 4; i++) s = (s + v / s) * (bh_vec){0.5f, 0.5f, 0.5f, 0.5f};
+    return s;
+}
 BH_INLINE bh_vec bh_pick_floats(const float *p, const int32_t *at) {
     return (bh_vec){p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
 }

@@ -174,3 +174,19 @@ def test_the_norm_of_numbers_far_from_zero_is_exact() -> None:
     model.instruction("norm", _norm_args(y, 1, 400), data, RELU)
     given = numbers(8, 20, 20) + np.float32(1000)
     model.check([given], _norm(given, 1, False, scale, shift), 1e-3)
+
+
+@pytest.mark.parametrize("size", [(6, 1, 1), (6, 4, 3), (24, 13, 17)])
+@pytest.mark.parametrize("vector", [False, True])
+def test_softmax_of_groups(size: tuple[int, int, int], vector: bool) -> None:
+    model = Model()
+    if vector:
+        size = (size[0], 1, 1)
+        x, y = model.reads(model.vector(size[0])), model.writes(model.vector(size[0]))
+    else:
+        x, y = model.reads(model.place(*size)), model.writes(model.place(*size))
+    data = {"in": x.addresses} if vector else {"in": x.addresses, "mask": y.mask}
+    model.instruction("softmax", {**_flat(y, vector=vector), "function": 3}, data)
+    given = numbers(*size)
+    apart = torch.from_numpy(given).unflatten(1, (-1, 3))
+    model.check([given], apart.softmax(2).flatten(1, 2).numpy())

@@ -219,7 +219,7 @@ def test_pool_with_windows_that_cover_the_plane(
     model = Model()
     x, y = model.reads(model.place(*size)), model.writes(model.place(size[0], *target))
     windows = {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "yx"}
-    args = {**y.target(), **x.source(), "mode": 3 if largest else 4, **windows}
+    args = {**y.target(), **x.source(), "mode": 4 if largest else 5, **windows}
     model.instruction("pool", args, {"in": x.addresses}, RELU)
     given = numbers(*size)
     pool = functional.adaptive_max_pool2d if largest else functional.adaptive_avg_pool2d

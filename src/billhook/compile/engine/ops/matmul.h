@@ -80,5 +80,5 @@ static void bh_matmul(const bh_job *job) {
         for (; r < last; r++) bh_product_rows(&f, &g, r, 1);
     }
     bh_share(job, rows, &r, &end);
-    for (; r < end; r++) bh_flat_margins(&f, bh_flat_out(&f, r));
+    for (; r < end; r++) bh_flat_margins(&f, bh_flat_out(&f, r), 0);
 }

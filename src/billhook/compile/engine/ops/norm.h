@@ -14,6 +14,12 @@ static bh_norm_args bh_norm_args_of(const bh_job *job) {
     return n;
 }
 
+static float bh_factor(float variance, float epsilon) {
+    float lanes[BH_LANES];
+    bh_store(lanes, bh_sqrt(bh_set(variance + epsilon)));
+    return 1.0f / lanes[0];
+}
+
 /* One vector of pixels. The mean is taken away before squaring: nothing is lost where it is large. */
 BH_INLINE void bh_norm_pixels(const bh_flat *f, const bh_norm_args *n, uint32_t vector) {
     const bh_instruction *op = f->job->op;
@@ -53,7 +59,7 @@ static void bh_norm_vector(const bh_flat *f, const bh_norm_args *n, uint32_t fir
         if (end - c < BH_LANES) d = bh_vec_mask(d, (1u << (end - c)) - 1u);
         squares = bh_fma(d, d, squares);
     }
-    const float factor = 1.0f / sqrtf(bh_sum(squares) / (float)n->group + n->epsilon);
+    const float factor = bh_factor(bh_sum(squares) / (float)n->group, n->epsilon);
     for (uint32_t c = first; c < end; c += BH_LANES) {
         const uint32_t count = end - c;
         const bh_vec a = bh_mul(bh_set(factor), bh_load_some(n->scale + c, count));
@@ -83,7 +89,7 @@ static void bh_norm_planes(const bh_flat *f, const bh_norm_args *n, uint32_t fir
         sum += (double)bh_plane_sum(arena + f->in[c], (size_t)f->vectors * BH_LANES);
     const float mean = (float)(sum / count);
     for (uint32_t c = first; c < end; c++) squares += bh_squares(f, arena + f->in[c], mean);
-    const float factor = 1.0f / sqrtf((float)(squares / count) + n->epsilon);
+    const float factor = bh_factor((float)(squares / count), n->epsilon);
     for (uint32_t c = first; c < end; c++) {
         const float *in = arena + f->in[c];
         float *out = bh_flat_out(f, c);
@@ -93,7 +99,7 @@ static void bh_norm_planes(const bh_flat *f, const bh_norm_args *n, uint32_t fir
             x = bh_activate(x, op->function, op->low, op->high);
             bh_store(out + (size_t)v * BH_LANES, bh_flat_mask(f, v, x));
         }
-        bh_flat_margins(f, out);
+        bh_flat_margins(f, out, 0);
     }
 }
 
@@ -105,7 +111,7 @@ static void bh_norm(const bh_job *job) {
         bh_share(job, f.vectors, &i, &end);
         for (; i < end; i++) bh_norm_pixels(&f, &n, i);
         bh_share(job, f.channels, &i, &end);
-        for (; i < end; i++) bh_flat_margins(&f, bh_flat_out(&f, i));
+        for (; i < end; i++) bh_flat_margins(&f, bh_flat_out(&f, i), 0);
         return;
     }
     bh_share(job, f.channels / n.group, &i, &end);

@@ -53,5 +53,5 @@ static void bh_softmax(const bh_job *job) {
     for (; i < end; i++)
         for (uint32_t c = 0; c < f.channels; c += group) bh_softmax_pixels(&f, i, c, c + group);
     bh_share(job, f.channels, &i, &end);
-    for (; i < end; i++) bh_flat_margins(&f, bh_flat_out(&f, i));
+    for (; i < end; i++) bh_flat_margins(&f, bh_flat_out(&f, i), 0);
 }
