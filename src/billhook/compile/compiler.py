@@ -52,7 +52,8 @@ def compile_model(
         calibration: Data for computing in 8 bits; float32 if not given.
     Raises:
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
-        CompileError: if a pass breaks the network, or it is too large.
+        TooLargeError: if the numbers of one sample do not fit into 8 GB.
+        CompileError: if a pass breaks the network.
         InputError: if the calibration does not fit the network.
     """
     found = prepared(model, example_inputs, check=check, calibration=calibration)

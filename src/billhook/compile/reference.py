@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from billhook.compile import ir, products
+from billhook.compile import ir, planes, products
 from billhook.errors import CompileError, InputError
 
 Array = npt.NDArray[Any]
@@ -166,6 +166,35 @@ def _pool(op: ir.Pool, x: Tensor) -> Tensor:
     return made / functional.avg_pool2d(inside, op.kernel, op.stride)
 
 
+def _rearrange(op: planes.Rearrange, x: Tensor) -> Tensor:
+    rows, columns = (torch.from_numpy(t).long() for t in (op.rows, op.columns))
+    plane, row, pixel = (
+        (rows[:, None] + columns).reshape(op.output.channels, op.output.height, -1, 3).unbind(-1)
+    )
+    return x[:, plane, row, pixel]
+
+
+def _cover(op: planes.Cover, x: Tensor) -> Tensor:
+    size = (op.output.height, op.output.width)
+    largest = op.mode == "max"
+    return functional.adaptive_max_pool2d(x, size) if largest else functional.adaptive_avg_pool2d(x, size)
+
+
+def _norm(op: planes.Norm, x: Tensor) -> Tensor:
+    grouped = x.reshape(len(x), op.groups, -1, *x.shape[2:])
+    over = (2,) if op.by_pixel else (2, 3, 4)
+    centred = grouped - grouped.mean(over, keepdim=True)
+    variance = centred.square().mean(over, keepdim=True)
+    made = (centred / (variance + op.epsilon).sqrt()).reshape(x.shape)
+    return made * _tensor(op.scale, x)[:, None, None] + _tensor(op.shift, x)[:, None, None]
+
+
+def _matmul(op: planes.Matmul, a: Tensor, b: Tensor) -> Tensor:
+    a, b = (t.reshape(len(t), op.groups, -1, t.shape[2] * t.shape[3]) for t in (a, b))
+    made = (a if op.by_plane else a.transpose(2, 3)) @ b
+    return op.scale * made.reshape(len(a), -1, op.output.height, op.output.width)
+
+
 def _affine(op: ir.Affine, x: Tensor) -> Tensor:
     return x * _tensor(op.scale, x)[:, None, None] + _tensor(op.shift, x)[:, None, None]
 
@@ -203,6 +232,9 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     products.Product: _product,
     products.Depthwise: _depthwise,
     ir.Pool: _pool,
+    planes.Rearrange: _rearrange,
+    planes.Cover: _cover,
+    planes.Norm: _norm,
     ir.Mean: lambda op, x: x.mean((2, 3), keepdim=True),
     ir.Affine: _affine,
     ir.Binary: _binary,
@@ -211,6 +243,7 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Select: lambda op, *x: torch.cat(x, 1)[:, torch.from_numpy(op.planes).long()],
     ir.Pad: lambda op, x: _padded(x, op.padding),
     ir.Resize: _resize,
-    ir.Softmax: lambda op, x: x.softmax(1),
+    ir.Softmax: lambda op, x: x.reshape(len(x), op.groups, -1, *x.shape[2:]).softmax(2).reshape(x.shape),
+    planes.Matmul: _matmul,
     ir.Flatten: lambda op, x: x.flatten(1)[:, :, None, None],
 }

@@ -26,12 +26,14 @@ from billhook.compile import reference
 from billhook.compile.ir import Network
 from billhook.compile.passes.absorb_flatten import absorb_flatten
 from billhook.compile.passes.as_products import as_products
+from billhook.compile.passes.before_rearranging import before_rearranging
 from billhook.compile.passes.drop_unused import drop_unused
 from billhook.compile.passes.fold_affine import fold_affine
 from billhook.compile.passes.fold_padding import fold_padding
 from billhook.compile.passes.fuse_activation import fuse_activation
 from billhook.compile.passes.fuse_residual import fuse_residual
 from billhook.compile.passes.merge_select import merge_select
+from billhook.compile.passes.whole_planes import whole_planes
 from billhook.errors import CompileError
 
 Pass = Callable[[Network], Network]
@@ -39,6 +41,7 @@ Pass = Callable[[Network], Network]
 PASSES: tuple[Pass, ...] = (
     merge_select,
     fold_padding,
+    before_rearranging,
     fold_affine,
     fuse_activation,
     fuse_residual,
@@ -46,7 +49,7 @@ PASSES: tuple[Pass, ...] = (
 )
 """In the order in which they run; the name of a pass is that of its function."""
 
-INTO_ENGINE: tuple[Pass, ...] = (as_products, absorb_flatten)
+INTO_ENGINE: tuple[Pass, ...] = (as_products, absorb_flatten, whole_planes)
 """What comes last; no operator of theirs is known to the passes before."""
 
 TOLERANCE = 1e-5  # of the largest output; folded weights are rounded to float32

@@ -29,6 +29,7 @@ def test_all_passes_have_names() -> None:
     assert [rewrite.__name__ for rewrite in PASSES] == [
         "merge_select",
         "fold_padding",
+        "before_rearranging",
         "fold_affine",
         "fuse_activation",
         "fuse_residual",
