@@ -12,6 +12,8 @@ PANEL = 24  # vectors of 16 pixels; best or within 4 % of it for most layers of 
 IN_LANES = 32  # rows of a block that lie in lanes, for dense matrices and small planes
 RUN = 7  # pixels in a row that such a block reads together
 ROWS = (IN_LANES, 8, 4, 1)
+RATES = {IN_LANES: 0.95, 8: 1.0, 4: 0.97, 1: 0.35}
+"""Rows of a block → what it reaches of the processor's peak, measured with AVX-512."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,15 @@ class Tile:
 
 
 def usual_tile(op: Product) -> Tile:
-    """Return a good cut before anything is timed: what takes the fewest multiplications, weighed by its rate.
-
-    Rates are what each kind of block reaches of the processor's peak, measured with AVX-512.
-    """
+    """Return a good cut before anything is timed: what takes the fewest multiplications, over their rate."""
     return Tile(min(ROWS, key=lambda rows: work(op, rows)))
 
 
 def work(op: Product, rows: int) -> float:
     """Return multiplications, those of lanes that hold no pixel included, over the rate of such blocks."""
-    rates = {IN_LANES: 0.95, 8: 1.0, 4: 0.97, 1: 0.35}
     if rows == IN_LANES and not runs_fit(op.output):
         return float("inf")
-    return multiplications(op.weight, rows) * _lanes(op.output, rows) / rates[rows]
+    return multiplications(op.weight, rows) * _lanes(op.output, rows) / RATES[rows]
 
 
 def runs_fit(out: Value) -> bool:

@@ -29,7 +29,13 @@ def test_all_passes_have_names() -> None:
     assert [rewrite.__name__ for rewrite in PASSES] == [
         "merge_select",
         "fold_padding",
+        "share_equal",
+        "name_activations",
+        "through_select",
         "fold_affine",
+        "merge_parallel",
+        "fold_affine",
+        "move_scales",
         "fuse_activation",
         "fuse_residual",
         "drop_unused",
