@@ -15,6 +15,7 @@
 and then, into the engine's operators:
 
     as_products         convolutions become products, depthwise windows or linear layers
+    join_products       a product takes over the one that is added to it
     absorb_flatten      linear layers read planes where they lie
 
 That is their order: what one makes, the next may use. What sums leave behind them is folded again.
@@ -36,6 +37,7 @@ from billhook.compile.passes.fold_affine import fold_affine
 from billhook.compile.passes.fold_padding import fold_padding
 from billhook.compile.passes.fuse_activation import fuse_activation
 from billhook.compile.passes.fuse_residual import fuse_residual
+from billhook.compile.passes.join_products import join_products
 from billhook.compile.passes.merge_parallel import merge_parallel
 from billhook.compile.passes.merge_select import merge_select
 from billhook.compile.passes.move_scales import move_scales
@@ -62,7 +64,7 @@ PASSES: tuple[Pass, ...] = (
 )
 """In the order in which they run; the name of a pass is that of its function."""
 
-INTO_ENGINE: tuple[Pass, ...] = (as_products, absorb_flatten)
+INTO_ENGINE: tuple[Pass, ...] = (as_products, join_products, absorb_flatten)
 """What comes last; no operator of theirs is known to the passes before."""
 
 TOLERANCE = 1e-5  # of the largest output; folded weights are rounded to float32

@@ -40,9 +40,7 @@ def layers() -> list[nn.Module]:
 GONE: dict[str, Callable[..., Any]] = {
     "joined": lambda a, b, n, x: n(torch.cat([a(x), b(x)], 1)),
     "in another order": lambda a, b, n, x: n(torch.cat([b(x), a(x)], 1)),
-    "shuffled": lambda a, b, n, x: n(
-        torch.cat([a(x), b(x)], 1).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)
-    ),
+    "shuffled": lambda a, b, n, x: n(torch.cat([a(x), b(x)], 1)[:, [6, 0, 3, 7, 1, 5, 2, 4]]),
     "activated": lambda a, b, n, x: torch.cat([a(x), b(x)], 1).relu(),
     "scaled and activated": lambda a, b, n, x: n(torch.cat([a(x), b(x)], 1)).relu(),
 }
