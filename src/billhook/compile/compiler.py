@@ -13,6 +13,7 @@ from billhook.compile.layout import lay_out
 from billhook.compile.lower import lower
 from billhook.compile.pack import pack
 from billhook.compile.passes import INTO_ENGINE, run_passes
+from billhook.compile.reuse import DeepReuse, with_reuse
 from billhook.compile.tiles import Tile
 
 
@@ -30,7 +31,12 @@ class Compiled:
 
 
 def compile_model(
-    model: nn.Module, example_inputs: Any, *, tiles: Mapping[str, Tile] | None = None, check: bool = True
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    tiles: Mapping[str, Tile] | None = None,
+    check: bool = True,
+    reuse: DeepReuse | None = None,
 ) -> Compiled:
     """Return the model file of a network, and what it computes.
 
@@ -39,11 +45,16 @@ def compile_model(
         example_inputs: One batch, as in `billhook.capture`; the batch size stays open.
         tiles: How convolutions are cut, by the name of what they make; usual ones if not given.
         check: Compare the network before and after every pass.
+        reuse: Let convolutions compute similar pixels once, which changes what the network computes.
     Raises:
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
         CompileError: if a pass breaks the network, or it is too large.
     """
-    return assemble(run_passes(lower(model, example_inputs), check=check), tiles, check=check)
+    made = assemble(run_passes(lower(model, example_inputs), check=check), tiles, check=check)
+    if reuse is None:
+        return made
+    network = with_reuse(made.network, reuse)
+    return Compiled(network, assembled(network, tiles))
 
 
 def assemble(network: Network, tiles: Mapping[str, Tile] | None = None, *, check: bool = False) -> Compiled:

@@ -58,6 +58,10 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("blocks", "shared", "height", "width", "pitch", "before", "size"),
         ("columns", "starts", "weights", "bias", "out", "added", "runs"),
     ),
+    "reuse": (
+        ("vectors", "length", "hashes", "before", "size", "room"),
+        ("columns", "planes", "offsets", "weights", "bias", "out", "added", "mask"),
+    ),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from billhook.compile.format import VECTOR
 from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
-from billhook.compile.products import Depthwise, Product
+from billhook.compile.products import Depthwise, Product, Reuse
 from billhook.errors import CompileError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
-_FLAT = (Affine, Activate, Binary, Softmax, Product, Select)
+_FLAT = (Affine, Activate, Binary, Softmax, Product, Reuse, Select)
 _ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
 
 
@@ -117,7 +117,7 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             for value in op.inputs:
                 if not value.is_vector:
                     _unite(needs, value, op.output)
-        if isinstance(op, Product):
+        if isinstance(op, Product | Reuse):
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
@@ -138,7 +138,7 @@ def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
         needs[member].together = merged
 
 
-def _widen(needs: dict[Value, _Need], op: Product) -> None:
+def _widen(needs: dict[Value, _Need], op: Product | Reuse) -> None:
     x, out, need = op.inputs[0], op.output, needs[op.inputs[0]]
     down, right = op.taps[..., 1], op.taps[..., 2]
     need.top = max(need.top, -int(down.min()))

@@ -28,8 +28,8 @@ from billhook.compile.ir import (
     Value,
 )
 from billhook.compile.layout import Geometry, Layout
-from billhook.compile.matrices import write_linear, write_product
-from billhook.compile.products import Depthwise, Phases, Product
+from billhook.compile.matrices import write_linear, write_product, write_reuse
+from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
 
@@ -55,7 +55,7 @@ class Packer:
         """Write everything."""
         self.writer.arena = self.layout.arena
         for op in network:
-            if not isinstance(op, Select):
+            if not isinstance(op, Select | Room):
                 _WRITERS[type(op)](self, op)
         for output, ports in enumerate((network.inputs, network.outputs)):
             for port in ports:
@@ -69,6 +69,10 @@ class Packer:
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
         write_linear(self.writer, self.layout, op)
+
+    def reuse(self, op: Reuse) -> None:
+        """Write a convolution that computes similar pixels once."""
+        write_reuse(self.writer, self.layout, op)
 
     def phases(self, op: Phases) -> None:
         """Write one strided copy for each phase."""
@@ -216,6 +220,7 @@ def _target(form: Geometry, out: int) -> dict[str, int]:
 
 _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Product: Packer.product,
+    Reuse: Packer.reuse,
     Linear: Packer.linear,
     Depthwise: Packer.depthwise,
     Phases: Packer.phases,
@@ -238,7 +243,7 @@ def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = No
         CompileError: if an operator has no instruction.
     """
     for op in network:
-        if type(op) not in (*_WRITERS, Select):
+        if type(op) not in (*_WRITERS, Select, Room):
             raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
         if op.activation and isinstance(op, (Phases, Pad, Flatten)):
             raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")

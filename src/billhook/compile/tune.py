@@ -12,7 +12,7 @@ import numpy as np
 
 from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
-from billhook.compile.products import Phases, Product
+from billhook.compile.products import Phases, Product, Room
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import IN_LANES, ROWS, Tile, work
 
@@ -60,7 +60,7 @@ def _products(network: Network) -> Iterator[tuple[int, Product]]:
     for op in network:
         if isinstance(op, Product):
             yield number, op
-        if not isinstance(op, Select):
+        if not isinstance(op, Select | Room):
             number += len(op.phases) if isinstance(op, Phases) else 1
 
 

@@ -20,6 +20,7 @@
 #define BH_VECTOR 16      /* floats: the unit in which pixels are counted and masked */
 #define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
 #define BH_RUN 7          /* pixels that such a block reads together */
+#define BH_REUSE_HASHES 16 /* at most */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20
@@ -75,7 +76,8 @@ typedef enum {
     BH_SOFTMAX = 8, /* over channels */
     BH_DEPTHWISE = 9, /* one small window for each plane */
     BH_RUNS = 10,     /* SPMM for small planes, rows in lanes */
-    BH_KINDS = 11
+    BH_REUSE = 11,  /* SPMM of which similar pixels share what they compute: approximate */
+    BH_KINDS = 12
 } bh_kind;
 
 typedef struct {
@@ -246,6 +248,25 @@ enum {
     DEPTHWISE_IN_REF,
     DEPTHWISE_WEIGHTS_REF, /* float [channels][kernel][kernel] */
     DEPTHWISE_BIAS_REF,    /* float [channels] */
+};
+
+enum { /* BH_REUSE: what SPMM computes, one block of all rows; `width` is their number up to a multiple of 16 */
+    REUSE_VECTORS, /* as of SPMM */
+    REUSE_LENGTH,  /* columns of a slab; the last one may be shorter */
+    REUSE_HASHES,  /* hyper-planes of a slab; `padded` is their number up to a multiple of 4 */
+    REUSE_BEFORE,
+    REUSE_SIZE,
+    REUSE_ROOM, /* address of 2 · pixels · width + 3 · pixels + 2^hashes floats to work in; pixels = 16 · VECTORS */
+};
+enum {
+    REUSE_COLUMNS_REF, /* int32 */
+    REUSE_PLANES_REF,  /* float [columns][padded] */
+    REUSE_OFFSETS_REF, /* float [slabs][padded]: what products with hyper-planes are compared with */
+    REUSE_WEIGHTS_REF, /* float [columns][width] */
+    REUSE_BIAS_REF,    /* float [width] */
+    REUSE_OUT_REF,     /* int32 [rows]: planes */
+    REUSE_ADDED_REF,   /* int32 [rows]: planes; empty if nothing is added */
+    REUSE_MASK_REF,
 };
 
 #endif

@@ -22,6 +22,7 @@
 #include "ops/depthwise.h"
 #include "ops/mean.h"
 #include "ops/pool.h"
+#include "ops/reuse.h"
 #include "ops/runs.h"
 #include "ops/resize.h"
 #include "ops/softmax.h"
@@ -29,5 +30,5 @@
 const bh_kernels BH_KERNELS = {
     BH_ISA_NAME,
     {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax,
-     bh_depthwise, bh_runs},
+     bh_depthwise, bh_runs, bh_reuse},
 };

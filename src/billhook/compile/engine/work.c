@@ -14,6 +14,8 @@ uint64_t bh_work(const bh_instruction *op) {
                (uint64_t)op->ref[SPMM_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
     case BH_RUNS:
         return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
+    case BH_REUSE:
+        return 0; /* one thread */
     case BH_SPMV:
         return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
     case BH_DEPTHWISE:
