@@ -1,4 +1,4 @@
-"""Deep reuse: the engine computes what the reference does, and exactly what it should where only copies meet."""
+"""Deep reuse: the engine computes what the reference does, and exactly so where only copies meet."""
 
 from __future__ import annotations
 
