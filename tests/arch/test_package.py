@@ -19,7 +19,7 @@ from tests.arch.source import PACKAGE, ROOT
 ENGINE = PACKAGE / "compile" / "engine"
 PROJECT = PACKAGE / "compile" / "project"  # what a C project is made of
 LIBRARY = "compile/engine/libbillhook.so"
-C_PROJECT = ("CMakeLists.txt", "README.md", "aarch64.cmake", "main.c", "model.S", "network.h")
+C_PROJECT = ("CMakeLists.txt", "LICENSE", "README.md", "aarch64.cmake", "main.c", "model.S", "network.h")
 DATA = {".html", ".css", ".js", ".json", ".safetensors", ".toml"}
 
 

@@ -22,15 +22,19 @@ MAX_RANK, REFS_PER, ARGS_PER = 6, 8, 20
 ACTIVATIONS: tuple[str, ...] = get_args(Shape)  # their numbers are their places
 _TARGET = ("out", "out_stride", "out_height", "out_width", "out_pitch", "before", "size")
 _SOURCE = ("height", "width", "pitch")
+_SPMM = ("rows", "blocks", "vectors", "shared", "panel", "before", "size")
+_RUNS = ("blocks", "shared", "height", "width", "pitch", "before", "size")
+_BYTES = ("zero", "low", "high", "unit", "added_scale", "added_zero")
+_QUADS = ("columns", "starts", "weights", "bias", "scale", "out")
 _FLAT = ("out", "out_stride", "vectors", "before", "size", "function", "by_channel")
 _FLAT_REFS = ("in", "scale", "shift", "mask")
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "spmm": (
-        ("rows", "blocks", "vectors", "shared", "panel", "before", "size"),
+        _SPMM,
         ("columns", "starts", "weights", "bias", "out", "added", "mask"),
     ),
     "spmv": (("rows", "blocks", "shared"), ("columns", "starts", "weights", "bias", "out")),
-    "copy": ((*_TARGET, *_SOURCE, "step_y", "step_x", "from_y", "from_x"), ("in",)),
+    "copy": ((*_TARGET, *_SOURCE, "step_y", "step_x", "from_y", "from_x", "fill"), ("in",)),
     "pool": (
         (
             *_TARGET,
@@ -55,9 +59,14 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "softmax": (_FLAT, _FLAT_REFS),
     "depthwise": ((*_TARGET, *_SOURCE, "kernel", "stride", "top", "left"), ("in", "weights", "bias")),
     "runs": (
-        ("blocks", "shared", "height", "width", "pitch", "before", "size"),
+        _RUNS,
         ("columns", "starts", "weights", "bias", "out", "added", "runs"),
     ),
+    "spmm8": ((*_SPMM, *_BYTES), (*_QUADS, "added", "mask")),
+    "spmv8": (("rows", "blocks", "shared"), _QUADS),
+    "quantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
+    "dequantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
+    "runs8": ((*_RUNS, *_BYTES), (*_QUADS, "added", "runs")),
     "reuse": (
         ("vectors", "length", "hashes", "before", "size", "room"),
         ("columns", "planes", "offsets", "weights", "bias", "out", "added", "mask"),
@@ -68,6 +77,14 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _HEADER = struct.Struct("<8sIIQQIII20x")
 _INSTRUCTION = struct.Struct(f"<IIff{ARGS_PER}I{2 * REFS_PER}I")
 _PORT = struct.Struct(f"<4II{MAX_RANK}I5I")
+
+QUAD_OF_ONES = 0x01010101
+
+
+def float_bits(x: float) -> int:
+    """Return the 32 bits of a float, as arguments keep them."""
+    return int(struct.unpack("<I", struct.pack("<f", x))[0])
+
 
 Ref = tuple[int, int]
 EMPTY: Ref = (0, 0)

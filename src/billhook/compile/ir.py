@@ -47,6 +47,18 @@ NONE = Activation()
 RELU = Activation("clip")
 
 
+QUAD = 4
+"""Channels of a quantised value that lie in one 32-bit lane."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Numbers of 8 bits without sign: x ≈ scale · (q - zero), with zero from 0 to 255."""
+
+    scale: float
+    zero: int
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """What flows between operators, for one sample.
@@ -56,12 +68,19 @@ class Value:
         channels: Number of planes.
         height: Rows of a plane.
         width: Pixels of a row.
+        quantised: How its numbers are kept in 8 bits; None for float32.
     """
 
     name: str
     channels: int
     height: int = 1
     width: int = 1
+    quantised: Quantised | None = None
+
+    @property
+    def planes(self) -> int:
+        """Planes in memory: one for each channel, or for every four of them if quantised."""
+        return -(-self.channels // QUAD) if self.quantised else self.channels
 
     @property
     def pixels(self) -> int:
@@ -109,6 +128,7 @@ class Convolution(Op):
         padding: Zeros around x.
         dilation: Vertical, horizontal.
         groups: Groups of channels; outputs of one read only its own inputs.
+        weight_scale: [outputs] if x is quantised: weights are whole multiples of it, of -127 to 127.
     """
 
     weight: Floats
@@ -117,6 +137,7 @@ class Convolution(Op):
     padding: Sides = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    weight_scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +148,13 @@ class Linear(Op):
         weight: [outputs, channels · height · width].
         bias: [outputs].
         groups: Outputs of one group of channels read only its own; other weights are zero.
+        weight_scale: As of a convolution.
     """
 
     weight: Floats
     bias: Floats
     groups: int = 1
+    weight_scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +200,11 @@ class Binary(Op):
 @dataclass(frozen=True, eq=False)
 class Activate(Op):
     """The activation alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Convert(Op):
+    """The same numbers in 8 bits, or from there in float32, as the output says."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from billhook.compile.format import VECTOR
-from billhook.compile.ir import Activate, Affine, Binary, Integers, Network, Select, Softmax, Value
+from billhook.compile.ir import (
+    QUAD,
+    Activate,
+    Affine,
+    Binary,
+    Convert,
+    Integers,
+    Network,
+    Select,
+    Softmax,
+    Value,
+)
 from billhook.compile.products import Depthwise, Product, Reuse
 from billhook.errors import CompileError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
-_FLAT = (Affine, Activate, Binary, Softmax, Product, Reuse, Select)
+_FLAT = (Affine, Activate, Binary, Convert, Softmax, Product, Reuse, Select)
 _ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
 
 
@@ -95,7 +106,7 @@ def lay_out(network: Network) -> Layout:
 
 
 def _floats(value: Value, form: Geometry) -> int:
-    return -(-value.channels // VECTOR) * VECTOR if form.stride == 1 else value.channels * form.stride
+    return -(-value.planes // VECTOR) * VECTOR if form.stride == 1 else value.planes * form.stride
 
 
 @dataclass
@@ -184,14 +195,30 @@ def _sources(network: Network, numbers: Mapping[Value, int]) -> dict[Value, tupl
     """Return, for every value, the buffer of each of its planes and the plane's number there."""
     found: dict[Value, tuple[Integers, Integers]] = {}
     for value, number in numbers.items():
-        count = np.arange(value.channels, dtype=np.int32)
+        count = np.arange(value.planes, dtype=np.int32)
         found[value] = (np.full_like(count, number), count)
     for op in network:
         if isinstance(op, Select):
-            parts = [found[v] for v in op.inputs]
-            buffers, planes = (np.concatenate([p[i] for p in parts])[op.planes] for i in (0, 1))
-            found[op.output] = (buffers, planes)
+            found[op.output] = _selected(op, [found[v] for v in op.inputs])
     return found
+
+
+def _selected(op: Select, parts: list[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
+    """Return buffers and numbers of the planes that a selection takes; whole quads if they are quantised."""
+    planes = op.planes
+    if op.output.quantised:
+        before = np.cumsum([0, *(v.planes for v in op.inputs[:-1])])
+        each = zip(before, op.inputs, strict=True)
+        quad = np.concatenate([first + np.arange(v.channels) // QUAD for first, v in each])
+        channel = np.concatenate([np.arange(v.channels) % QUAD for v in op.inputs])
+        ragged = np.flatnonzero(channel[planes] != np.arange(len(planes)) % QUAD)
+        if len(ragged) or (quad[planes] != np.repeat(quad[planes[::QUAD]], QUAD)[: len(planes)]).any():
+            raise CompileError(
+                f"{op.kind} {op.output.name!r} takes quads of channels apart; this is a bug of the compiler"
+            )
+        planes = quad[planes[::QUAD]]
+    buffers, numbers = (np.concatenate([p[i] for p in parts])[planes] for i in (0, 1))
+    return buffers, numbers
 
 
 def _lifetimes(

@@ -12,7 +12,11 @@ from pathlib import Path
 from billhook.errors import EngineError, InputError, NameNotFoundError, StorageError
 
 VARIABLE = "BILLHOOK_ENGINE"
-ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512": 3, "neon": 4}
+# Of one family of processors a better one stands behind lesser ones.
+ISAS = {
+    **{"best": 0, "portable": 1, "avx2": 2, "avxvnni": 7, "avx512": 3, "avx512vnni": 5},
+    **{"neon": 4, "dotprod": 6},
+}
 MESSAGE = 256
 ALIGN = 64
 ENGINE = Path(__file__).parent / "engine"
@@ -82,6 +86,8 @@ def isa_number(name: str) -> int:
     if name not in ISAS:
         raise NameNotFoundError("instruction set", name, ISAS)
     if not library().bh_has(ISAS[name]):
+        if not isas():
+            raise InputError(f"this processor lacks what {library_path()} was built for; {_how_to_build()}")
         raise InputError(f"this processor or build of the engine lacks {name!r}; it has {', '.join(isas())}")
     return ISAS[name]
 

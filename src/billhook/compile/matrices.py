@@ -14,6 +14,9 @@ from billhook.compile.products import Product, Reuse
 from billhook.compile.tiles import IN_LANES, RUN, Tile, runs_fit
 
 LANES = 16  # rows of a block of a linear layer
+_MOST_FILLED = (
+    8  # weights that blocks of so many rows may have for one that is not zero; else rows stand alone
+)
 
 
 def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> None:
@@ -31,7 +34,7 @@ def write_product(writer: Writer, layout: Layout, op: Product, tile: Tile) -> No
     args = {"blocks": blocks.blocks, "shared": blocks.shared, "before": form.before, "size": form.size}
     if tile.rows == IN_LANES:
         args |= {"height": form.height, "width": form.width, "pitch": form.pitch}
-        writer.instruction("runs", args, data | {"runs": _runs(form)}, op.activation)
+        writer.instruction("runs", args, data | {"runs": runs_of(form)}, op.activation)
     else:
         args |= {"rows": blocks.rows, "vectors": form.vectors, "panel": min(tile.panel, form.vectors)}
         writer.instruction("spmm", args, data | {"mask": form.mask}, op.activation)
@@ -46,9 +49,13 @@ def write_linear(writer: Writer, layout: Layout, op: Linear) -> None:
     grid = op.weight.reshape(op.groups, outputs // op.groups, op.groups, columns // op.groups)
     # Rows of different groups share no block: a zero times what another group reads may be NaN.
     blocks = in_blocks((grid[g, :, g] for g in range(op.groups)), LANES)
+    if blocks.weights.size > _MOST_FILLED * np.count_nonzero(
+        blocks.weights
+    ):  # depthwise, or a few single weights
+        blocks = in_blocks((grid[g, :, g] for g in range(op.groups)), 1)
     writer.instruction(
         "spmv",
-        {"rows": LANES, "blocks": blocks.blocks, "shared": blocks.shared},
+        {"rows": blocks.rows, "blocks": blocks.blocks, "shared": blocks.shared},
         _matrix(blocks, addresses, layout.planes[op.output], op.bias),
         op.activation,
     )
@@ -93,7 +100,7 @@ def _in_order(blocks: Blocks, planes: Integers, missing: int) -> Integers:
     return np.where(blocks.order < 0, missing, planes[blocks.order]).astype(np.int32)
 
 
-def _runs(form: Geometry) -> Integers:
+def runs_of(form: Geometry) -> Integers:
     """Return the first pixels of runs that cover all rows; the last one of a row may overlap."""
     places = np.minimum(np.arange(0, form.width, RUN), form.width - RUN)
     return (np.arange(form.height)[:, None] * form.pitch + places).ravel().astype(np.int32)

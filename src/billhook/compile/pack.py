@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from billhook.compile.format import Planes, Writer
+from billhook.compile.format import QUAD_OF_ONES, Planes, Writer, float_bits
 from billhook.compile.ir import (
     Activate,
     Affine,
     Binary,
+    Convert,
     Flatten,
     Linear,
     Mean,
@@ -29,12 +29,14 @@ from billhook.compile.ir import (
 )
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product, write_reuse
+from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
 from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
 from billhook.compile.tiles import Tile, usual_tile
 from billhook.errors import CompileError
 
 _FUNCTIONS = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
 _POOLS = ("max", "average", "average_inside")
+_LARGEST_BYTE = 3
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,13 @@ class Packer:
     def product(self, op: Product) -> None:
         """Write a convolution."""
         tile = self.tiles.get(op.output.name) or usual_tile(op)
-        write_product(self.writer, self.layout, op, tile)
+        write = write_quantised_product if op.inputs[0].quantised else write_product
+        write(self.writer, self.layout, op, tile)
 
     def linear(self, op: Linear) -> None:
         """Write a linear layer."""
-        write_linear(self.writer, self.layout, op)
+        write = write_quantised_linear if op.inputs[0].quantised else write_linear
+        write(self.writer, self.layout, op)
 
     def reuse(self, op: Reuse) -> None:
         """Write a convolution that computes similar pixels once."""
@@ -78,7 +82,7 @@ class Packer:
         """Write one strided copy for each phase."""
         x = op.inputs[0]
         for i, (row, pixel) in enumerate(op.phases):
-            self._copy(x, op.output, op.step, (row, pixel), i * x.channels)
+            self._copy(x, op.output, op.step, (row, pixel), i * x.planes)
 
     def pad(self, op: Pad) -> None:
         """Write a shifted copy."""
@@ -109,12 +113,13 @@ class Packer:
         """Write pooling."""
         top, bottom, left, right = op.padding
         (kernel_y, kernel_x), (stride_y, stride_x) = op.kernel, op.stride
+        grid = op.output.quantised
         self.writer.instruction(
             "pool",
             self._target(op.output)
             | self._source(op.inputs[0])
             | {
-                "mode": _POOLS.index(op.mode),
+                "mode": _POOLS.index(op.mode) if grid is None else _LARGEST_BYTE,
                 "kernel_y": kernel_y,
                 "kernel_x": kernel_x,
                 "stride_y": stride_y,
@@ -123,7 +128,7 @@ class Packer:
                 "left": left,
                 "dilation_y": op.dilation[0],
                 "dilation_x": op.dilation[1],
-                "area": bottom << 16 | right,
+                "area": bottom << 16 | right if grid is None else grid.zero,
             },
             {"in": self.layout.planes[op.inputs[0]]},
             op.activation,
@@ -153,6 +158,15 @@ class Packer:
         }
         self._flat("binary", op, {"function": _FUNCTIONS.index(op.function), "by_channel": by_channel}, data)
 
+    def convert(self, op: Convert) -> None:
+        """Write the way into 8 bits, or back."""
+        x, out = op.inputs[0], op.output
+        grid = out.quantised or x.quantised
+        if grid is None or (out.quantised and x.quantised):
+            raise CompileError(f"{op.kind} {out.name!r} converts nothing; this is a bug of the compiler")
+        args = {"scale": float_bits(grid.scale), "zero": grid.zero, "channels": x.channels}
+        self._flat("quantise" if out.quantised else "dequantise", op, args, {"in": self.layout.planes[x]})
+
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
         self._flat("softmax", op, {}, {"in": self.layout.planes[op.inputs[0]]})
@@ -160,7 +174,7 @@ class Packer:
     def resize(self, op: Resize) -> None:
         """Write resizing."""
         mode = 0 if op.mode == "nearest" else 2 if op.align_corners else 1
-        vertical, horizontal = (struct.unpack("<I", struct.pack("<f", s))[0] for s in op.scale)
+        vertical, horizontal = map(float_bits, op.scale)
         self.writer.instruction(
             "resize",
             self._target(op.output)
@@ -188,6 +202,7 @@ class Packer:
     ) -> None:
         args = _target(self.layout.geometry[out], int(self.layout.planes[out][plane])) | self._source(x)
         args |= {"step_y": step[0], "step_x": step[1], "from_y": first[0], "from_x": first[1]}
+        args["fill"] = QUAD_OF_ONES * out.quantised.zero if out.quantised else 0
         self.writer.instruction("copy", args, {"in": self.layout.planes[x]})
 
     def _target(self, value: Value) -> dict[str, int]:
@@ -231,9 +246,17 @@ _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Affine: Packer.affine,
     Activate: Packer.affine,
     Binary: Packer.binary,
+    Convert: Packer.convert,
     Softmax: Packer.softmax,
     Resize: Packer.resize,
 }
+
+
+_IN_BYTES = (Product, Linear, Phases, Pad, Pool, Select, Convert)
+
+
+def _moves_bytes(op: Op) -> bool:
+    return isinstance(op, Pool) and op.output.quantised is not None
 
 
 def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = None) -> bytes:
@@ -245,8 +268,10 @@ def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = No
     for op in network:
         if type(op) not in (*_WRITERS, Select, Room):
             raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
-        if op.activation and isinstance(op, (Phases, Pad, Flatten)):
+        if op.activation and (isinstance(op, (Phases, Pad, Flatten, Convert)) or _moves_bytes(op)):
             raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")
+        if any(v.quantised for v in (*op.inputs, op.output)) and not isinstance(op, _IN_BYTES):
+            raise CompileError(f"{op.kind} has no form in 8 bits; this is a bug of the compiler")
     writer = Writer()
     Packer(writer, layout, tiles or {}).network(network)
     return writer.bytes()

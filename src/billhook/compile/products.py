@@ -11,6 +11,8 @@ from billhook.compile.ir import Floats, Integers, Op, Pair
 class Phases(Op):
     """Every `step`-th row and pixel of x, once for each phase, planes of one phase after those of another.
 
+    Channels of a quantised x are filled up to whole quads: every phase begins with a plane of its own.
+
     Attributes:
         step: Vertical, horizontal.
         phases: First row and pixel of each; a pixel that x does not have is zero.
@@ -30,11 +32,13 @@ class Product(Op):
         weight: [groups, outputs per group, k].
         taps: [groups, k, 3]: plane, down, right.
         bias: [outputs].
+        weight_scale: [outputs] if x is quantised; see `Convolution`.
     """
 
     weight: Floats
     taps: Integers
     bias: Floats
+    weight_scale: Floats | None = None
 
 
 @dataclass(frozen=True, eq=False)

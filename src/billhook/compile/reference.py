@@ -46,7 +46,7 @@ def run(network: ir.Network, inputs: Sequence[Array], dtype: torch.dtype = torch
                     f"{op.kind} {v.name!r} makes samples of shape {tuple(made.shape[1:])}, but its output "
                     f"has {(v.channels, v.height, v.width)}"
                 )
-            values[v] = made
+            values[v] = made if v.quantised is None else _rounded(made, v.quantised)
             left.subtract(op.inputs)
             for value in {*op.inputs, v}:
                 if not left[value]:
@@ -74,6 +74,10 @@ def _activated(activation: ir.Activation, x: Tensor) -> Tensor:
             return function(x)
 
 
+def _rounded(x: Tensor, grid: ir.Quantised) -> Tensor:
+    return ((x / grid.scale + grid.zero).round().clamp(0, 255) - grid.zero) * grid.scale
+
+
 def _tensor(array: Array, like: Tensor) -> Tensor:
     return torch.tensor(array, dtype=like.dtype)
 
@@ -99,6 +103,8 @@ def _linear(op: ir.Linear, x: Tensor) -> Tensor:
 def _phases(op: products.Phases, x: Tensor) -> Tensor:
     height, width = op.output.height * op.step[0], op.output.width * op.step[1]
     whole = _padded(x, (0, height - x.shape[2], 0, width - x.shape[3]))
+    channels = op.output.channels // len(op.phases)  # more than those of x where they fill quads
+    whole = functional.pad(whole, (0, 0, 0, 0, 0, channels - whole.shape[1]))
     return torch.cat([whole[:, :, row :: op.step[0], column :: op.step[1]] for row, column in op.phases], 1)
 
 
@@ -212,6 +218,7 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Affine: _affine,
     ir.Binary: _binary,
     ir.Activate: lambda op, x: x,
+    ir.Convert: lambda op, x: x,
     ir.Select: lambda op, *x: torch.cat(x, 1)[:, torch.from_numpy(op.planes).long()],
     ir.Pad: lambda op, x: _padded(x, op.padding),
     ir.Resize: _resize,

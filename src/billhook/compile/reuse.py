@@ -76,7 +76,8 @@ def with_reuse(network: Network, reuse: DeepReuse) -> Network:
 
 
 def _fits(op: Product, reuse: DeepReuse) -> bool:
-    return len(op.weight) == 1 and op.weight.shape[1] >= reuse.outputs
+    floats = not any(v.quantised for v in (*op.inputs, op.output))
+    return floats and len(op.weight) == 1 and op.weight.shape[1] >= reuse.outputs
 
 
 def _reusing(

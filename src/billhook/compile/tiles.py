@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from billhook.compile.blocks import multiplications
 from billhook.compile.ir import Value
 from billhook.compile.products import Product
+from billhook.compile.quads import quad_multiplications
 
 PANEL = 24  # vectors of 16 pixels; best or within 4 % of it for most layers of ResNet-50 and MobileNetV2
 IN_LANES = 32  # rows of a block that lie in lanes, for dense matrices and small planes
 RUN = 7  # pixels in a row that such a block reads together
 ROWS = (IN_LANES, 8, 4, 1)
+# What each kind of block reaches of the processor's peak, relative to that of 8 rows; measured with AVX-512.
 RATES = {IN_LANES: 0.95, 8: 1.0, 4: 0.97, 1: 0.35}
-"""Rows of a block → what it reaches of the processor's peak, measured with AVX-512."""
+_RATES_OF_QUADS = {IN_LANES: 1.2, 8: 1.0, 4: 0.9}
+ROWS_OF_QUADS = (IN_LANES, 8, 4)
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,21 @@ class Tile:
 
 
 def usual_tile(op: Product) -> Tile:
-    """Return a good cut before anything is timed: what takes the fewest multiplications, over their rate."""
-    return Tile(min(ROWS, key=lambda rows: work(op, rows)))
+    """Return a good cut before anything is timed: the least work."""
+    return Tile(min(rows_of(op), key=lambda rows: work(op, rows)))
+
+
+def rows_of(op: Product) -> tuple[int, ...]:
+    """Return the rows that a block of a product may have."""
+    return ROWS_OF_QUADS if op.inputs[0].quantised else ROWS
 
 
 def work(op: Product, rows: int) -> float:
     """Return multiplications, those of lanes that hold no pixel included, over the rate of such blocks."""
     if rows == IN_LANES and not runs_fit(op.output):
         return float("inf")
+    if op.inputs[0].quantised:
+        return quad_multiplications(op, rows) * _lanes(op.output, rows) / _RATES_OF_QUADS[rows]
     return multiplications(op.weight, rows) * _lanes(op.output, rows) / RATES[rows]
 
 

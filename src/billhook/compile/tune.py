@@ -7,6 +7,7 @@ files as there are candidates, whatever the number of layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import inf
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
 from billhook.compile.products import Phases, Product, Room
 from billhook.compile.session import EngineSession
-from billhook.compile.tiles import IN_LANES, ROWS, Tile, work
+from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 
 PANELS = (3, 6, 12, 24, 96)
 _WORTH = 0.95  # of the time: what timing can tell from the usual cut, on a machine that does other things too
@@ -33,7 +34,7 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
         EngineError: if the engine is not built.
     """
     products = dict(_products(network))
-    works = {op.output.name: {rows: work(op, rows) for rows in ROWS} for op in products.values()}
+    works = {op.output.name: {rows: work(op, rows) for rows in rows_of(op)} for op in products.values()}
     usual = {name: Tile(min(each, key=each.__getitem__)) for name, each in works.items()}
     best: dict[str, Tile] = {}
     times: dict[str, float] = {}
@@ -41,7 +42,9 @@ def tune(network: Network, *, threads: int = 1, isa: str = "best", repeat: int =
         tried = {
             name: tile
             for name, each in works.items()
-            if tile is not None and tile != usual[name] and each[tile.rows] <= _MOST * min(each.values())
+            if tile is not None
+            and tile != usual[name]
+            and each.get(tile.rows, inf) <= _MOST * min(each.values())
         }
         if tile is not None and not tried:
             continue

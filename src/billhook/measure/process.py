@@ -29,20 +29,30 @@ class WorkerProcess:
         label: Name for messages.
         threads: Threads for numerical libraries in the process.
         timeout: Seconds to wait for any answer beyond the time a round is meant to take.
+        interpreter: Python that runs it; another environment's for a runtime that cannot live in this one.
+        path: Folders in which it finds modules; the path of this process if not given.
     """
 
-    def __init__(self, label: str, *, threads: int = 1, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        label: str,
+        *,
+        threads: int = 1,
+        timeout: float = 120.0,
+        interpreter: str = sys.executable,
+        path: Sequence[str] | None = None,
+    ) -> None:
         self.label = label
         self._timeout = timeout
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed by `close`)
         # -P keeps the current folder off the path; the parent's own path makes its backends importable.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "billhook.measure.worker"],
+            [interpreter, "-P", "-m", "billhook.measure.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            env=_environment(threads),
+            env=_environment(threads, sys.path if path is None else path),
         )
         self._replies: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -138,7 +148,7 @@ class WorkerProcess:
         return MeasureError(f"timing {self.label!r}: {what}" + (f"; it said:\n{tail}" if tail else ""))
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(threads: int, path: Sequence[str]) -> dict[str, str]:
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    return {**os.environ, **limits, "PYTHONPATH": path}
+    folders = os.pathsep.join(p or os.getcwd() for p in path)
+    return {**os.environ, **limits, "PYTHONPATH": folders}

@@ -91,6 +91,8 @@ def test_it_holds_the_engine_and_nothing_that_was_built(tmp_path: Path) -> None:
     write_project(tmp_path, [EnginePort("x", (1,))], [EnginePort("y", (1,))], "1.2.3")
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert {"CMakeLists.txt", "README.md", "engine/isa.c", "engine/include/billhook.h"} <= files
+    ours = Path(__file__).parents[3] / "LICENSE"
+    assert (tmp_path / "LICENSE").read_text() == ours.read_text(), "the package has a copy of its own"
     assert not [name for name in files if name.endswith(".so") or "fuzz" in name]
     assert (tmp_path / "engine" / "CMakeLists.txt").read_text() == (ENGINE / "CMakeLists.txt").read_text()
     assert "Made by billhook 1.2.3." in (tmp_path / "README.md").read_text()

@@ -136,6 +136,15 @@ def test_zeros_are_not_stored() -> None:
     assert_runs(layer, image(32, 8, 8))
 
 
+@pytest.mark.parametrize("kernel", [(9, 7), (3, 5)])
+def test_depthwise_windows_that_make_one_pixel_are_stored_once(kernel: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(40, 40, kernel, stride=9, groups=40), image(40, 9, 7)
+    # a weight and the place where it is read, for each row a bias, its place, and where it begins
+    assert len(compile_model(layer.eval(), x).file) < 8 * layer.weight.numel() + 12 * 40 + 2048
+    assert_runs(nn.Sequential(layer, nn.SiLU()), x)
+
+
 @pytest.mark.parametrize(
     "function", [lambda x: torch.cat([x] * 3, 1), lambda x: x.repeat(1, 9, 1, 1), lambda x: x[:, [0, 0, 2]]]
 )

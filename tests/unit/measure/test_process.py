@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import billhook
 from billhook.errors import MeasureError, MissingExtraError
 from billhook.measure import Artifact
 from billhook.measure.process import WorkerProcess
@@ -62,4 +65,16 @@ def test_a_closed_worker_says_so(tmp_path: Path) -> None:
     worker.close()
     worker.close()
     with pytest.raises(MeasureError, match="timing 'net': its process ended"):
+        worker.probe([])
+
+
+def test_a_worker_runs_in_another_environment(tmp_path: Path) -> None:
+    venv.create(tmp_path / "env", symlinks=True)
+    python = tmp_path / "env" / "bin" / "python"
+    without_numpy = WorkerProcess(
+        "net", interpreter=str(python), path=[str(Path(billhook.__file__).parents[1])]
+    )
+    with without_numpy, pytest.raises(MeasureError, match="No module named 'numpy'"):
+        without_numpy.probe([])
+    with WorkerProcess("net", interpreter=str(python), path=sys.path) as worker:
         worker.probe([])

@@ -1,15 +1,32 @@
 #include "cpu.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 /* What this build has, the best first; BH_WITH_... come from CMakeLists.txt. */
 static const struct {
     bh_isa isa;
     const bh_kernels *kernels;
 } built[] = {
+#ifdef BH_WITH_AVX512VNNI
+    {BH_AVX512VNNI, &bh_kernels_avx512vnni},
+#endif
 #ifdef BH_WITH_AVX512
     {BH_AVX512, &bh_kernels_avx512},
 #endif
+#ifdef BH_WITH_AVXVNNI
+    {BH_AVXVNNI, &bh_kernels_avxvnni},
+#endif
 #ifdef BH_WITH_AVX2
     {BH_AVX2, &bh_kernels_avx2},
+#endif
+#ifdef BH_WITH_DOTPROD
+    {BH_DOTPROD, &bh_kernels_dotprod},
 #endif
 #ifdef BH_WITH_NEON
     {BH_NEON, &bh_kernels_neon},
@@ -21,19 +38,31 @@ static const struct {
 
 #if defined(__x86_64__)
 
+static int has_avxvnni(void) { /* which not every compiler has a name for */
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
+}
+
 static int can_run(bh_isa isa) {
     __builtin_cpu_init(); /* asks the system, too, whether it saves the registers */
     if (isa == BH_PORTABLE) return 1;
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    return isa == BH_AVX2 || (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+    if (isa == BH_AVX2 || isa == BH_AVXVNNI) return isa == BH_AVX2 || has_avxvnni();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           (isa == BH_AVX512 || __builtin_cpu_supports("avx512vnni"));
+}
+
+#elif defined(__linux__) && defined(__aarch64__)
+
+static int can_run(bh_isa isa) { /* every aarch64 processor has NEON */
+    return isa != BH_DOTPROD || (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 }
 
 #else
 
 static int can_run(bh_isa isa) {
-    (void)isa; /* every aarch64 processor has NEON */
-    return 1;
+    return isa != BH_DOTPROD;
 }
 
 #endif
@@ -43,6 +72,8 @@ const bh_kernels *bh_kernels_for(bh_isa isa) {
         if ((isa == BH_BEST || isa == built[i].isa) && can_run(built[i].isa)) return built[i].kernels;
     return NULL;
 }
+
+const char *bh_least_isa(void) { return built[sizeof built / sizeof *built - 1].kernels->name; }
 
 int bh_has(bh_isa isa) { return bh_kernels_for(isa) != NULL; }
 

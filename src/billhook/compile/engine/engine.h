@@ -41,7 +41,9 @@ typedef struct {
     bh_run run[BH_KINDS];
 } bh_kernels;
 
-extern const bh_kernels bh_kernels_portable, bh_kernels_avx2, bh_kernels_avx512, bh_kernels_neon; /* see cpu.c */
+/* See cpu.c. */
+extern const bh_kernels bh_kernels_portable, bh_kernels_avx2, bh_kernels_avxvnni, bh_kernels_avx512,
+    bh_kernels_avx512vnni, bh_kernels_neon, bh_kernels_dotprod;
 
 /* The units [*from, *to) of `units` that belong to a share; whole vectors of work, as even as can be. */
 static inline void bh_share(const bh_job *job, uint32_t units, uint32_t *from, uint32_t *to) {

@@ -8,6 +8,9 @@
  * its rows lie zeros: `before` floats ahead of pixel (0, 0), and behind the last row up to the end of the plane.
  * The floats of a row behind its last pixel are zeros too, and are the left neighbours of the next row. Whoever
  * writes a plane writes all of that: it clears the margins and stores whole vectors under a mask.
+ *
+ * A plane of quads has four channels of a pixel in the four bytes of each float, the first one lowest: numbers of
+ * 0 to 255 of which one, `zero`, means 0. Its margins hold four times `zero`.
  */
 #ifndef BH_FORMAT_H
 #define BH_FORMAT_H
@@ -76,8 +79,13 @@ typedef enum {
     BH_SOFTMAX = 8, /* over channels */
     BH_DEPTHWISE = 9, /* one small window for each plane */
     BH_RUNS = 10,     /* SPMM for small planes, rows in lanes */
-    BH_REUSE = 11,  /* SPMM of which similar pixels share what they compute: approximate */
-    BH_KINDS = 12
+    BH_SPMM8 = 11,    /* SPMM on quads */
+    BH_SPMV8 = 12,    /* SPMV from quads to floats */
+    BH_QUANTISE = 13, /* floats to quads */
+    BH_DEQUANTISE = 14,
+    BH_RUNS8 = 15, /* RUNS on quads */
+    BH_REUSE = 16, /* SPMM of which similar pixels share what they compute: approximate */
+    BH_KINDS = 17
 } bh_kind;
 
 typedef struct {
@@ -112,7 +120,7 @@ enum {
 };
 
 enum { /* BH_SPMV: out[r] = Σ_k weights[k][r] · arena[columns[k]] + bias[r] */
-    SPMV_ROWS,   /* in a block: 16 */
+    SPMV_ROWS,   /* in a block: 16, or 1 where rows have no columns in common */
     SPMV_BLOCKS,
     SPMV_SHARED, /* as above */
 };
@@ -139,6 +147,7 @@ enum { /* BH_COPY: out(c, i, j) = in(c, i · STEP_Y + FROM_Y, j · STEP_X + FROM
     COPY_STEP_X,
     COPY_FROM_Y, /* as int32 */
     COPY_FROM_X,
+    COPY_FILL, /* the 32 bits that stand for 0 */
 };
 enum { COPY_IN_REF /* int32 [channels]: planes */ };
 
@@ -153,7 +162,7 @@ enum { /* BH_POOL: windows of in(c, i · STRIDE + k · DILATION - PADDING) */
     POOL_HEIGHT,
     POOL_WIDTH,
     POOL_PITCH,
-    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels */
+    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels, 3 largest of each byte */
     POOL_KERNEL_Y,
     POOL_KERNEL_X,
     POOL_STRIDE_Y,
@@ -162,7 +171,7 @@ enum { /* BH_POOL: windows of in(c, i · STRIDE + k · DILATION - PADDING) */
     POOL_LEFT,
     POOL_DILATION_Y,
     POOL_DILATION_X,
-    POOL_AREA, /* bottom << 16 | right: how far padding reaches that mode 1 counts */
+    POOL_AREA, /* bottom << 16 | right: how far padding reaches that mode 1 counts; mode 3: zero */
 };
 enum { POOL_IN_REF };
 
@@ -248,6 +257,47 @@ enum {
     DEPTHWISE_IN_REF,
     DEPTHWISE_WEIGHTS_REF, /* float [channels][kernel][kernel] */
     DEPTHWISE_BIAS_REF,    /* float [channels] */
+};
+
+enum { /* BH_SPMM8: y = (Σ_k weights[k][r] · quad columns[k] + bias[r]) · scale[r] (+ (added - ADDED_ZERO) · ADDED_SCALE) + ZERO,
+        * rounded and held between LOW and HIGH; the first arguments are SPMM's. An activation that is left is one of
+        * (y - ZERO) · UNIT */
+    SPMM8_ZERO = SPMM_SIZE + 1, /* as many arguments as RUNS has are before it */
+    SPMM8_LOW,
+    SPMM8_HIGH,
+    SPMM8_UNIT,        /* bits of a float */
+    SPMM8_ADDED_SCALE, /* bits of a float */
+    SPMM8_ADDED_ZERO,
+};
+enum {
+    SPMM8_COLUMNS_REF, /* int32, as in SPMM, of planes of quads */
+    SPMM8_STARTS_REF,
+    SPMM8_WEIGHTS_REF, /* int8 [columns][rows][4], counted in fours */
+    SPMM8_BIAS_REF,    /* int32 [blocks · rows] */
+    SPMM8_SCALE_REF,   /* float [blocks · rows] */
+    SPMM8_OUT_REF,     /* int32 [blocks · rows / 4]: planes of quads; -1 for none */
+    SPMM8_ADDED_REF,   /* int32 [blocks · rows / 4] */
+    SPMM8_MASK_REF,
+};
+
+/* BH_RUNS8: SPMM8 in blocks of 32 rows at runs of 7 pixels. The first seven arguments are RUNS', the others SPMM8's,
+ * and so are the data, but for runs in the place of masks. */
+enum { RUNS8_RUNS_REF = SPMM8_MASK_REF };
+
+enum { /* BH_SPMV8: out[r] = (Σ_k weights[k][r] · quad columns[k] + bias[r]) · scale[r]; arguments are SPMV's */
+    SPMV8_COLUMNS_REF,
+    SPMV8_STARTS_REF,
+    SPMV8_WEIGHTS_REF, /* int8 [columns][rows][4], counted in fours */
+    SPMV8_BIAS_REF,    /* int32 [blocks · rows] */
+    SPMV8_SCALE_REF,   /* float [blocks · rows] */
+    SPMV8_OUT_REF,
+};
+
+enum { /* BH_QUANTISE: quad = x / SCALE + ZERO, rounded; IN has the planes of all channels.
+        * BH_DEQUANTISE: x = (quad - ZERO) · SCALE; IN has the planes of all quads. The first arguments are FLAT's */
+    CONVERT_SCALE = FLAT_SIZE + 1, /* bits of a float */
+    CONVERT_ZERO,
+    CONVERT_CHANNELS, /* of DEQUANTISE */
 };
 
 enum { /* BH_REUSE: what SPMM computes, one block of all rows; `width` is their number up to a multiple of 16 */

@@ -19,6 +19,12 @@ static bh_status fail(char *why, bh_status status, const char *what) {
     return status;
 }
 
+static bh_status lacks(char *why, bh_isa isa) {
+    if (isa != BH_BEST) return fail(why, BH_ERROR_ARGUMENT, "this processor or build lacks the instruction set");
+    if (why) snprintf(why, BH_MESSAGE, "this processor lacks %s, which this build of the engine needs", bh_least_isa());
+    return BH_ERROR_ARGUMENT;
+}
+
 /* Zeros between two guards, so that even a mistake in an operator could not reach other memory unnoticed. */
 static int map_arena(bh_session *session) {
     size_t bytes = ((size_t)session->model->header->arena + 2 * BH_SLACK) * sizeof(float);
@@ -50,7 +56,7 @@ bh_status bh_session_create(const bh_model *model, uint32_t threads, bh_isa isa,
     if (threads < 1 || threads > MOST_THREADS)
         return fail(why, BH_ERROR_ARGUMENT, "threads must be 1 .. 1024");
     const bh_kernels *kernels = bh_kernels_for(isa);
-    if (!kernels) return fail(why, BH_ERROR_ARGUMENT, "this processor or build lacks the instruction set");
+    if (!kernels) return lacks(why, isa);
     bh_session *made = calloc(1, sizeof *made + model->header->instructions * sizeof(uint32_t));
     if (!made) return fail(why, BH_ERROR_MEMORY, bh_text(BH_ERROR_MEMORY));
     made->model = model;

@@ -9,6 +9,8 @@
 #include "validate.h"
 
 #define LARGEST_WINDOW 65535u /* numbers that describe windows; their products fit 64 bits */
+#define WIDEST_OF_BYTES 256   /* pixels of such windows, for which a line of POOL is long enough */
+#define WIDEST_STEP_OF_BYTES 32
 
 static uint64_t arena_of(const bh_check *check) { return check->model->header->arena; }
 
@@ -54,13 +56,15 @@ static int planes_listed(const bh_check *check, bh_ref table) {
 typedef struct {
     uint32_t rows, blocks, shared;
     bh_ref columns, starts, weights, bias, out;
+    uint32_t together; /* rows that one entry of `out` is about */
 } bh_matrix;
 
 static int check_matrix(const bh_check *check, const bh_matrix *m) {
     uint64_t all = (uint64_t)m->blocks * m->rows;
     if (!m->blocks) return bh_refuse(check, "no rows");
     if (m->shared > 1) return bh_refuse(check, "unknown way to share columns");
-    if (m->starts.count != (uint64_t)m->blocks + 1 || m->bias.count != all || m->out.count != all)
+    if (m->starts.count != (uint64_t)m->blocks + 1 || m->bias.count != all ||
+        m->out.count != all / m->together)
         return bh_refuse(check, "tables do not fit the number of rows");
     if (!bh_check_ref(check, m->starts, 4) || !bh_check_ref(check, m->bias, 4) ||
         !bh_check_ref(check, m->weights, 4))
@@ -79,9 +83,27 @@ static int check_matrix(const bh_check *check, const bh_matrix *m) {
     return 1;
 }
 
+/* The pixels of SPMM and SPMM8, whose first arguments are the same. */
+static int check_pixels_of(const bh_check *check, const bh_instruction *op, const bh_matrix *matrix, bh_ref added,
+                           bh_ref mask) {
+    const uint32_t *arg = op->arg, vectors = arg[SPMM_VECTORS], panel = arg[SPMM_PANEL];
+    uint64_t length = (uint64_t)vectors * BH_VECTOR;
+    if (!vectors || length > arena_of(check))
+        return bh_refuse(check, "planes are empty or larger than the arena");
+    if (!panel || panel > INT32_MAX ||
+        ((uint64_t)vectors + panel - 1) / panel * arg[SPMM_BLOCKS] > UINT32_MAX)
+        return bh_refuse(check, "panels have no sensible size");
+    if (arg[SPMM_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
+    if (mask.count != vectors) return bh_refuse(check, "not one mask for every vector");
+    if (added.count && added.count != matrix->out.count)
+        return bh_refuse(check, "not one added plane for every row");
+    return bh_check_ref(check, mask, 2) && reads_shifted(check, matrix->columns, length) &&
+           reads_shifted(check, added, length) &&
+           writes_listed(check, matrix->out, (bh_extent){arg[SPMM_BEFORE], arg[SPMM_SIZE]});
+}
+
 static int check_spmm(const bh_check *check, const bh_instruction *op) {
-    const uint32_t *arg = op->arg;
-    const uint32_t rows = arg[SPMM_ROWS], vectors = arg[SPMM_VECTORS], panel = arg[SPMM_PANEL];
+    const uint32_t *arg = op->arg, rows = arg[SPMM_ROWS];
     const bh_ref added = op->ref[SPMM_ADDED_REF];
     const bh_matrix matrix = {
         rows,
@@ -92,32 +114,72 @@ static int check_spmm(const bh_check *check, const bh_instruction *op) {
         op->ref[SPMM_WEIGHTS_REF],
         op->ref[SPMM_BIAS_REF],
         op->ref[SPMM_OUT_REF],
+        1,
     };
     if (rows != 1 && rows != 4 && rows != 8) return bh_refuse(check, "blocks must have 1, 4 or 8 rows");
     if (!check_matrix(check, &matrix)) return 0;
-    uint64_t length = (uint64_t)vectors * BH_VECTOR;
-    if (!vectors || length > arena_of(check))
-        return bh_refuse(check, "planes are empty or larger than the arena");
-    if (!panel || panel > INT32_MAX ||
-        ((uint64_t)vectors + panel - 1) / panel * arg[SPMM_BLOCKS] > UINT32_MAX)
-        return bh_refuse(check, "panels have no sensible size");
-    if (arg[SPMM_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
-    if (op->ref[SPMM_MASK_REF].count != vectors) return bh_refuse(check, "not one mask for every vector");
-    if (added.count && added.count != op->ref[SPMM_OUT_REF].count)
-        return bh_refuse(check, "not one added plane for every row");
-    return bh_check_ref(check, op->ref[SPMM_MASK_REF], 2) && reads_shifted(check, matrix.columns, length) &&
-           reads_shifted(check, added, length) &&
-           writes_listed(check, matrix.out, (bh_extent){arg[SPMM_BEFORE], arg[SPMM_SIZE]});
+    return check_pixels_of(check, op, &matrix, added, op->ref[SPMM_MASK_REF]);
 }
+
+static int is_byte(uint32_t x) { return x < 256; }
+
+static bh_matrix quads_of(const bh_instruction *op, uint32_t rows, uint32_t blocks, uint32_t shared) {
+    return (bh_matrix){
+        rows,
+        blocks,
+        shared,
+        op->ref[SPMM8_COLUMNS_REF],
+        op->ref[SPMM8_STARTS_REF],
+        op->ref[SPMM8_WEIGHTS_REF],
+        op->ref[SPMM8_BIAS_REF],
+        op->ref[SPMM8_OUT_REF],
+        4,
+    };
+}
+
+static int check_bytes(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    if (!is_byte(arg[SPMM8_ZERO]) || !is_byte(arg[SPMM8_LOW]) || !is_byte(arg[SPMM8_HIGH]) ||
+        !is_byte(arg[SPMM8_ADDED_ZERO]))
+        return bh_refuse(check, "a number of 8 bits is larger than 255");
+    return 1;
+}
+
+/* Scales may be any numbers: what is out of range, or none, is rounded to a byte all the same. */
+static int check_scales(const bh_check *check, const bh_instruction *op) {
+    if (op->ref[SPMM8_SCALE_REF].count != op->ref[SPMM8_BIAS_REF].count)
+        return bh_refuse(check, "not one scale for every row");
+    return bh_check_ref(check, op->ref[SPMM8_SCALE_REF], 4);
+}
+
+static int check_spmm8(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const bh_matrix matrix = quads_of(op, arg[SPMM_ROWS], arg[SPMM_BLOCKS], arg[SPMM_SHARED]);
+    if (matrix.rows != 4 && matrix.rows != 8) return bh_refuse(check, "blocks must have 4 or 8 rows");
+    return check_bytes(check, op) && check_matrix(check, &matrix) && check_scales(check, op) &&
+           check_pixels_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[SPMM8_MASK_REF]);
+}
+
+_Static_assert((int)SPMV8_COLUMNS_REF == (int)SPMM8_COLUMNS_REF && (int)SPMV8_BIAS_REF == (int)SPMM8_BIAS_REF &&
+                   (int)SPMV8_SCALE_REF == (int)SPMM8_SCALE_REF && (int)SPMV8_OUT_REF == (int)SPMM8_OUT_REF,
+               "data of SPMV8 and SPMM8 have the same places");
 
 static int check_spmv(const bh_check *check, const bh_instruction *op) {
     const bh_matrix matrix = {
         op->arg[SPMV_ROWS],        op->arg[SPMV_BLOCKS],     op->arg[SPMV_SHARED],
         op->ref[SPMV_COLUMNS_REF], op->ref[SPMV_STARTS_REF], op->ref[SPMV_WEIGHTS_REF],
-        op->ref[SPMV_BIAS_REF],    op->ref[SPMV_OUT_REF],
+        op->ref[SPMV_BIAS_REF],    op->ref[SPMV_OUT_REF],    1,
     };
-    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
+    if (matrix.rows != 1 && matrix.rows != 16) return bh_refuse(check, "blocks must have 1 or 16 rows");
     return check_matrix(check, &matrix) && reads_shifted(check, matrix.columns, 1) &&
+           writes_listed(check, matrix.out, (bh_extent){0, 1});
+}
+
+static int check_spmv8(const bh_check *check, const bh_instruction *op) {
+    bh_matrix matrix = quads_of(op, op->arg[SPMV_ROWS], op->arg[SPMV_BLOCKS], op->arg[SPMV_SHARED]);
+    matrix.together = 1; /* floats are written, row by row */
+    if (matrix.rows != 16) return bh_refuse(check, "blocks must have 16 rows");
+    return check_matrix(check, &matrix) && check_scales(check, op) && reads_shifted(check, matrix.columns, 1) &&
            writes_listed(check, matrix.out, (bh_extent){0, 1});
 }
 
@@ -157,7 +219,10 @@ static int check_pool(const bh_check *check, const bh_instruction *op) {
             return bh_refuse(check, "windows have no sensible size");
     if (arg[POOL_TOP] > LARGEST_WINDOW || arg[POOL_LEFT] > LARGEST_WINDOW)
         return bh_refuse(check, "windows have no sensible padding");
-    if (arg[POOL_MODE] > 2) return bh_refuse(check, "unknown mode");
+    if (arg[POOL_MODE] > 3) return bh_refuse(check, "unknown mode");
+    if (arg[POOL_MODE] == 3 && ((uint64_t)arg[POOL_KERNEL_X] * arg[POOL_DILATION_X] > WIDEST_OF_BYTES ||
+                                arg[POOL_STRIDE_X] > WIDEST_STEP_OF_BYTES || arg[POOL_AREA] > 255))
+        return bh_refuse(check, "windows of bytes have no sensible size");
     return check_planes(check, op);
 }
 
@@ -170,8 +235,8 @@ static int check_mean(const bh_check *check, const bh_instruction *op) {
            writes(check, arg[MEAN_OUT], arg[MEAN_OUT_STRIDE], in.count, (bh_extent){0, 1});
 }
 
-/* AFFINE, BINARY and SOFTMAX, but for their scales and shifts. */
-static int check_flat(const bh_check *check, const bh_instruction *op) {
+/* What AFFINE, BINARY, SOFTMAX and conversions have in common, with `planes` that are written. */
+static int check_flat_planes(const bh_check *check, const bh_instruction *op, uint32_t planes) {
     const uint32_t *arg = op->arg;
     const uint32_t vectors = arg[FLAT_VECTORS];
     const bh_ref in = op->ref[FLAT_IN_REF], mask = op->ref[FLAT_MASK_REF];
@@ -185,7 +250,25 @@ static int check_flat(const bh_check *check, const bh_instruction *op) {
     }
     return bh_check_ref(check, mask, 2) &&
            bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
-           writes(check, arg[FLAT_OUT], arg[FLAT_OUT_STRIDE], in.count, written);
+           writes(check, arg[FLAT_OUT], arg[FLAT_OUT_STRIDE], planes, written);
+}
+
+static int check_flat(const bh_check *check, const bh_instruction *op) {
+    return check_flat_planes(check, op, op->ref[FLAT_IN_REF].count);
+}
+
+static int check_quantise(const bh_check *check, const bh_instruction *op) {
+    if (!is_byte(op->arg[CONVERT_ZERO])) return bh_refuse(check, "a number of 8 bits is larger than 255");
+    const uint64_t channels = op->ref[FLAT_IN_REF].count;
+    return check_flat_planes(check, op, (uint32_t)((channels + 3) / 4));
+}
+
+static int check_dequantise(const bh_check *check, const bh_instruction *op) {
+    const uint32_t channels = op->arg[CONVERT_CHANNELS];
+    if (!is_byte(op->arg[CONVERT_ZERO])) return bh_refuse(check, "a number of 8 bits is larger than 255");
+    if (!channels || op->ref[FLAT_IN_REF].count != ((uint64_t)channels + 3) / 4)
+        return bh_refuse(check, "not one quad for every four channels");
+    return check_flat_planes(check, op, channels);
 }
 
 static int check_affine(const bh_check *check, const bh_instruction *op) {
@@ -214,32 +297,44 @@ static int check_resize(const bh_check *check, const bh_instruction *op) {
     return check_planes(check, op);
 }
 
-static int check_runs(const bh_check *check, const bh_instruction *op) {
+/* The pixels of RUNS and RUNS8, whose first arguments are the same. */
+static int check_runs_of(const bh_check *check, const bh_instruction *op, const bh_matrix *matrix, bh_ref added,
+                         bh_ref runs) {
     const uint32_t *arg = op->arg;
-    const bh_ref added = op->ref[RUNS_ADDED_REF], runs = op->ref[RUNS_RUNS_REF];
-    const bh_matrix matrix = {
-        BH_RUNS_ROWS,
-        arg[RUNS_BLOCKS],
-        arg[RUNS_SHARED],
-        op->ref[RUNS_COLUMNS_REF],
-        op->ref[RUNS_STARTS_REF],
-        op->ref[RUNS_WEIGHTS_REF],
-        op->ref[RUNS_BIAS_REF],
-        op->ref[RUNS_OUT_REF],
-    };
-    if (!check_matrix(check, &matrix) || !bh_check_plane(check, arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]))
+    if (!check_matrix(check, matrix) || !bh_check_plane(check, arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]))
         return 0;
     uint64_t length = bh_span(arg[RUNS_HEIGHT], arg[RUNS_WIDTH], arg[RUNS_PITCH]);
     if (length > arena_of(check)) return bh_refuse(check, "planes are empty or larger than the arena");
     if (arg[RUNS_SIZE] < length) return bh_refuse(check, "planes are smaller than their pixels");
-    if (added.count && added.count != op->ref[RUNS_OUT_REF].count)
+    if (added.count && added.count != matrix->out.count)
         return bh_refuse(check, "not one added plane for every row");
     if (!bh_check_ref(check, runs, sizeof(int32_t))) return 0;
     const int32_t *run = bh_i32(check->model, runs);
     for (uint32_t i = 0; i < runs.count; i++)
         if (run[i] < 0 || (uint64_t)run[i] + BH_RUN > length) return bh_refuse(check, "runs leave their planes");
-    return reads_shifted(check, matrix.columns, length) && reads_shifted(check, added, length) &&
-           writes_listed(check, matrix.out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
+    return reads_shifted(check, matrix->columns, length) && reads_shifted(check, added, length) &&
+           writes_listed(check, matrix->out, (bh_extent){arg[RUNS_BEFORE], arg[RUNS_SIZE]});
+}
+
+static int check_runs(const bh_check *check, const bh_instruction *op) {
+    const bh_matrix matrix = {
+        BH_RUNS_ROWS,
+        op->arg[RUNS_BLOCKS],
+        op->arg[RUNS_SHARED],
+        op->ref[RUNS_COLUMNS_REF],
+        op->ref[RUNS_STARTS_REF],
+        op->ref[RUNS_WEIGHTS_REF],
+        op->ref[RUNS_BIAS_REF],
+        op->ref[RUNS_OUT_REF],
+        1,
+    };
+    return check_runs_of(check, op, &matrix, op->ref[RUNS_ADDED_REF], op->ref[RUNS_RUNS_REF]);
+}
+
+static int check_runs8(const bh_check *check, const bh_instruction *op) {
+    const bh_matrix matrix = quads_of(op, BH_RUNS_ROWS, op->arg[RUNS_BLOCKS], op->arg[RUNS_SHARED]);
+    return check_bytes(check, op) && check_scales(check, op) &&
+           check_runs_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[RUNS8_RUNS_REF]);
 }
 
 static int check_reuse(const bh_check *check, const bh_instruction *op) {
@@ -309,7 +404,10 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
         [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
-        [BH_RUNS] = {"runs", check_runs},       [BH_REUSE] = {"reuse", check_reuse},
+        [BH_RUNS] = {"runs", check_runs},       [BH_SPMM8] = {"spmm8", check_spmm8},
+        [BH_SPMV8] = {"spmv8", check_spmv8},    [BH_QUANTISE] = {"quantise", check_quantise},
+        [BH_DEQUANTISE] = {"dequantise", check_dequantise}, [BH_RUNS8] = {"runs8", check_runs8},
+        [BH_REUSE] = {"reuse", check_reuse},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

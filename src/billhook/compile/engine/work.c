@@ -12,12 +12,21 @@ uint64_t bh_work(const bh_instruction *op) {
     case BH_SPMM:
         return (uint64_t)op->ref[SPMM_WEIGHTS_REF].count * arg[SPMM_VECTORS] * BH_VECTOR / MULTIPLY_ADDS +
                (uint64_t)op->ref[SPMM_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
+    case BH_SPMM8:
+        return (uint64_t)op->ref[SPMM8_WEIGHTS_REF].count * arg[SPMM_VECTORS] * BH_VECTOR / MULTIPLY_ADDS +
+               (uint64_t)op->ref[SPMM8_OUT_REF].count * arg[SPMM_SIZE] / FLOATS;
     case BH_RUNS:
         return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
+    case BH_RUNS8:
+        return (uint64_t)op->ref[SPMM8_WEIGHTS_REF].count * op->ref[RUNS8_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_REUSE:
         return 0; /* one thread */
     case BH_SPMV:
-        return op->ref[SPMV_WEIGHTS_REF].count / FLOATS;
+        return op->ref[SPMV_WEIGHTS_REF].count / (arg[SPMV_ROWS] == 1 ? 2 : FLOATS); /* of one row, one by one */
+    case BH_SPMV8:
+        return op->ref[SPMV8_WEIGHTS_REF].count / FLOATS;
+    case BH_DEQUANTISE:
+        return (uint64_t)arg[CONVERT_CHANNELS] * (arg[FLAT_VECTORS] + 1u) * BH_VECTOR / FLOATS;
     case BH_DEPTHWISE:
         return channels * arg[DEPTHWISE_OUT_HEIGHT] * arg[DEPTHWISE_OUT_WIDTH] * 2 / FLOATS;
     case BH_POOL:

@@ -26,6 +26,8 @@ Doubles = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 Lowering = Callable[["Builder", Call], Any]
 OPERATORS: dict[str, Lowering] = {}
+_WINDOW = ("kernel", "stride", "dilation")
+_LARGEST_WINDOW = 65535  # as in engine/validate_ops.c
 F = TypeVar("F", bound=Lowering)
 
 
@@ -138,6 +140,11 @@ class Builder:
         self, kind: type[Op], call: Call, inputs: Sequence[Value], size: tuple[int, int, int], **fields: Any
     ) -> Value:
         """Append an operator that makes `size` = channels, height, width; return what it makes."""
+        for name in _WINDOW:
+            if max(fields.get(name, (1, 1))) > _LARGEST_WINDOW:
+                raise Refusal(
+                    f"has a {name} of {max(fields[name])}; the engine takes up to {_LARGEST_WINDOW}"
+                )
         made = self.value(call.node.name, *size)
         self.ops.append(kind(tuple(inputs), made, **fields))
         return made

@@ -14,6 +14,7 @@ import numpy as np
 
 from billhook.compile.ir import (
     NONE,
+    QUAD,
     Binary,
     Convolution,
     Floats,
@@ -56,6 +57,7 @@ def _is_depthwise(op: Convolution) -> bool:
         and all(p < height for p in op.padding)
         and len(op.inputs) == 1
         and not op.inputs[0].is_vector
+        and not op.inputs[0].quantised
     )
 
 
@@ -75,7 +77,7 @@ def taps(op: Convolution) -> tuple[tuple[Pair, ...], Integers]:
     )
     phases = tuple(sorted({(r[1], c[1]) for r, c in product(rows, columns)}))
     number = {phase: i for i, phase in enumerate(phases)}
-    channels = op.inputs[0].channels
+    channels = _stored(op.inputs[0])
     of_kernel = [(number[r[1], c[1]] * channels, r[0], c[0]) for r, c in product(rows, columns)]
     planes = np.arange(op.groups * inputs).reshape(op.groups, inputs, 1, 1)
     made = np.zeros((op.groups, inputs, len(of_kernel), 3), np.int32)
@@ -90,7 +92,13 @@ def _product(op: Convolution, split: dict[tuple[Value, Pair, tuple[Pair, ...]], 
     if x.is_vector or one_phase:
         # Single pixels have no zeros around them, so their padding is written out.
         top, bottom, left, right = op.padding
-        wide = Value(f"{op.output.name}.padded", x.channels, x.height + top + bottom, x.width + left + right)
+        wide = Value(
+            f"{op.output.name}.padded",
+            x.channels,
+            x.height + top + bottom,
+            x.width + left + right,
+            x.quantised,
+        )
         yield Pad((x,), wide, op.padding)
         op = replace(op, inputs=(wide, *added), padding=(0, 0, 0, 0))
         x = wide
@@ -98,15 +106,20 @@ def _product(op: Convolution, split: dict[tuple[Value, Pair, tuple[Pair, ...]], 
     if op.stride != (1, 1):
         key = (x, op.stride, phases)
         if key not in split:
-            split[key] = Value(
-                f"{x.name}.phases{len(split)}",
-                x.channels * len(phases),
-                *(-(-size // step) for size, step in zip((x.height, x.width), op.stride, strict=True)),
+            height, width = (
+                -(-size // step) for size, step in zip((x.height, x.width), op.stride, strict=True)
             )
+            name, channels = f"{x.name}.phases{len(split)}", _stored(x) * len(phases)
+            split[key] = Value(name, channels, height, width, x.quantised)
             yield Phases((x,), split[key], op.stride, phases)
         x = split[key]
     weight = op.weight.reshape(op.groups, op.weight.shape[0] // op.groups, -1)
-    yield Product((x, *added), op.output, weight, made, op.bias, activation=op.activation)
+    yield Product((x, *added), op.output, weight, made, op.bias, op.weight_scale, activation=op.activation)
+
+
+def _stored(x: Value) -> int:
+    """Return the channels of x, or of all its quads."""
+    return QUAD * x.planes if x.quantised else x.channels
 
 
 def _linear(op: Convolution) -> Iterable[Op]:
@@ -125,6 +138,6 @@ def _linear(op: Convolution) -> Iterable[Op]:
     made = op.output if not added else Value(f"{op.output.name}.sum", outputs)
     weight = dense.reshape(outputs, -1)
     activation = NONE if added else op.activation
-    yield Linear((x,), made, weight, op.bias, op.groups, activation=activation)
+    yield Linear((x,), made, weight, op.bias, op.groups, op.weight_scale, activation=activation)
     if added:
         yield Binary((made, *added), op.output, "add", activation=op.activation)

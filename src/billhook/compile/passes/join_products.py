@@ -36,7 +36,10 @@ def _joined(added: Product, op: Product) -> list[Op]:
     """Return `op` and what it adds as one product, nothing if they do not fit or it is more work."""
     one, other = added.inputs[0], op.inputs[0]
     same_size = (one.height, one.width) == (other.height, other.width)
-    if len(added.taps) != len(op.taps) or not same_size or one is other:
+    in_bytes = any(
+        v.quantised for o in (added, op) for v in (*o.inputs, o.output)
+    )  # which have scales of their own
+    if len(added.taps) != len(op.taps) or not same_size or one is other or in_bytes:
         return []
     planes: Integers = np.arange(other.channels + one.channels, dtype=np.int32)
     both = Value(f"{op.output.name}.read", len(planes), other.height, other.width)

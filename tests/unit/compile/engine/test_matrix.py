@@ -117,14 +117,17 @@ def test_runs(
 @pytest.mark.parametrize(("sparsity", "shared"), [(0.0, True), (0.0, False), (0.8, False)])
 @pytest.mark.parametrize(("outputs", "columns"), [(1, 1), (10, 37), (1000, 301)])
 @pytest.mark.parametrize("activation", [NONE, Activation("clip", -1, 1)])
-def test_spmv(sparsity: float, shared: bool, outputs: int, columns: int, activation: Activation) -> None:
+@pytest.mark.parametrize("rows", [16, 1])
+def test_spmv(
+    sparsity: float, shared: bool, outputs: int, columns: int, activation: Activation, rows: int
+) -> None:
     model = Model()
     x, y = model.reads(model.vector(columns)), model.writes(model.vector(outputs))
     weight, bias = _weight(outputs, columns, sparsity), numbers(outputs, seed=5)[0]
-    data = _blocks(weight, 16, x.addresses, shared=shared)
-    data |= {"bias": _padded(bias, 16, 0), "out": _padded(y.addresses, 16, -1)}
+    data = _blocks(weight, rows, x.addresses, shared=shared)
+    data |= {"bias": _padded(bias, rows, 0), "out": _padded(y.addresses, rows, -1)}
     model.instruction(
-        "spmv", {"rows": 16, "blocks": -(-outputs // 16), "shared": int(shared)}, data, activation
+        "spmv", {"rows": rows, "blocks": -(-outputs // rows), "shared": int(shared)}, data, activation
     )
     given = numbers(columns, 1, 1)
     expected = np.einsum("ok,bkhw->bohw", weight, given) + bias[:, None, None]

@@ -73,6 +73,21 @@ def test_adaptive_pools_with_other_windows_are_refused() -> None:
         lower(nn.AdaptiveAvgPool2d(4), image(3, 6, 6))
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.MaxPool2d((1, 70000)), "kernel of 70000; the engine takes up to 65535"),
+        (nn.AvgPool2d((1, 2), (1, 70000)), "stride of 70000"),
+        (nn.MaxPool2d((1, 2), 1, dilation=(1, 70000)), "dilation of 70000"),
+        (nn.Conv2d(1, 1, (1, 2), stride=(1, 70000)), "stride of 70000"),
+        (Function(lambda x: x[..., ::70000]), "stride of 70000"),
+    ],
+)
+def test_windows_that_the_engine_cannot_count_are_refused(layer: nn.Module, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        lower(layer, image(1, 1, 140001, batch=1))
+
+
 def test_an_adaptive_pool_to_the_same_size_makes_no_operator() -> None:
     assert kinds(lowered(lambda x: functional.adaptive_avg_pool2d(x, (6, 5)).relu(), image())) == ["activate"]
 

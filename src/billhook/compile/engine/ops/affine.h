@@ -27,6 +27,6 @@ static void bh_affine(const bh_job *job) {
             x = bh_activate(x, op->function, op->low, op->high);
             bh_store(out + (size_t)v * BH_LANES, bh_flat_mask(&f, v, x));
         }
-        bh_flat_margins(&f, out);
+        bh_flat_margins(&f, out, 0);
     }
 }

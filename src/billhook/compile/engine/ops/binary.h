@@ -44,7 +44,7 @@ BH_INLINE void bh_binary_as(const bh_job *job, const uint32_t function) {
             x = bh_activate(x, op->function, op->low, op->high);
             bh_store(out + (size_t)v * BH_LANES, bh_flat_mask(&f, v, x));
         }
-        bh_flat_margins(&f, out);
+        bh_flat_margins(&f, out, 0);
     }
 }
 

@@ -30,7 +30,7 @@ static void bh_copy_plane(const bh_job *job, const bh_source *in, const bh_targe
     const bh_instruction *op = job->op;
     const uint32_t step = op->arg[COPY_STEP_X];
     const int32_t from_y = (int32_t)op->arg[COPY_FROM_Y], from_x = (int32_t)op->arg[COPY_FROM_X];
-    const bh_vec nothing = bh_activate(bh_set(0.0f), op->function, op->low, op->high);
+    const bh_vec nothing = bh_of_bits(bh_quad_set((int32_t)out->fill));
     uint32_t top, bottom, left, right;
     bh_inside(out->height, op->arg[COPY_STEP_Y], from_y, in->height, &top, &bottom);
     bh_inside(out->width, step, from_x, in->width, &left, &right);
@@ -61,7 +61,8 @@ static void bh_copy(const bh_job *job) {
     bh_share(job, job->op->ref[COPY_IN_REF].count, &c, &end);
     for (; c < end; c++) {
         const bh_source in = bh_source_of(job, c);
-        const bh_target out = bh_target_of(job, c);
+        bh_target out = bh_target_of(job, c);
+        out.fill = job->op->arg[COPY_FILL];
         bh_copy_plane(job, &in, &out);
     }
 }

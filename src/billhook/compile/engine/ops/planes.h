@@ -5,6 +5,7 @@ typedef struct {
     float *origin; /* pixel (0, 0) */
     uint32_t height, width, pitch;
     size_t before, size; /* size 0: nothing but pixels may be written */
+    uint32_t fill;       /* bits of what its margins hold */
 } bh_target;
 
 /* A plane that is read. */
@@ -21,7 +22,8 @@ BH_INLINE bh_target bh_target_of(const bh_job *job, uint32_t channel) {
                        arg[COPY_OUT_WIDTH],
                        arg[COPY_OUT_PITCH],
                        arg[COPY_BEFORE],
-                       arg[COPY_SIZE]};
+                       arg[COPY_SIZE],
+                       0};
 }
 
 BH_INLINE bh_source bh_source_of(const bh_job *job, uint32_t channel) {
@@ -30,10 +32,17 @@ BH_INLINE bh_source bh_source_of(const bh_job *job, uint32_t channel) {
     return (bh_source){job->arena + planes[channel], arg[COPY_HEIGHT], arg[COPY_WIDTH], arg[COPY_PITCH]};
 }
 
-BH_INLINE void bh_clear(float *at, size_t count) { memset(at, 0, count * sizeof(float)); }
+/* The same 32 bits in every float. */
+BH_INLINE void bh_fill_lanes(float *at, size_t count, uint32_t bits) {
+    if (!bits) {
+        memset(at, 0, count * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < count; i++) memcpy(at + i, &bits, sizeof bits);
+}
 
 BH_INLINE void bh_clear_before(const bh_target *out) {
-    if (out->size) bh_clear(out->origin - out->before, out->before);
+    if (out->size) bh_fill_lanes(out->origin - out->before, out->before, out->fill);
 }
 
 /* Where row y ends for bh_put: behind it only rows that are still to be written, or zeros. */
@@ -60,7 +69,7 @@ BH_INLINE void bh_clear_behind(const bh_target *out, uint32_t y) {
     if (!out->size) return;
     size_t from = (size_t)y * out->pitch + out->width;
     size_t to = y + 1 < out->height ? (size_t)(y + 1) * out->pitch : out->size;
-    bh_clear(out->origin + from, to - from);
+    bh_fill_lanes(out->origin + from, to - from, out->fill);
 }
 
 /* Lanes i = 0 .. LANES - 1 of p[i · step]; of those behind `count` only neighbours of the others are read. */
@@ -134,8 +143,8 @@ BH_INLINE bh_vec bh_flat_mask(const bh_flat *f, uint32_t vector, bh_vec v) {
     return bh_vec_mask(v, bh_part(f->mask[vector / BH_PARTS], vector % BH_PARTS));
 }
 
-BH_INLINE void bh_flat_margins(const bh_flat *f, float *out) {
+BH_INLINE void bh_flat_margins(const bh_flat *f, float *out, uint32_t fill) {
     const size_t end = (size_t)f->arg[FLAT_VECTORS] * BH_VECTOR;
-    bh_clear(out - f->arg[FLAT_BEFORE], f->arg[FLAT_BEFORE]);
-    bh_clear(out + end, f->arg[FLAT_SIZE] - end);
+    bh_fill_lanes(out - f->arg[FLAT_BEFORE], f->arg[FLAT_BEFORE], fill);
+    bh_fill_lanes(out + end, f->arg[FLAT_SIZE] - end, fill);
 }

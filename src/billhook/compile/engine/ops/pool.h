@@ -12,8 +12,11 @@ typedef struct { /* columns [from, from + count) of the output, which one line s
     int64_t at;           /* input column of line[0] */
 } bh_stretch;
 
-BH_INLINE bh_vec bh_combine(bh_vec a, bh_vec b, const int largest) {
-    return largest ? bh_largest(a, b) : bh_add(a, b);
+enum { BH_SUMS = 0, BH_LARGEST = 1, BH_LARGEST_BYTES = 2 };
+
+BH_INLINE bh_vec bh_combine(bh_vec a, bh_vec b, const int how) {
+    if (how == BH_LARGEST_BYTES) return bh_of_bits(bh_byte_max(bh_bits(a), bh_bits(b)));
+    return how == BH_LARGEST ? bh_largest(a, b) : bh_add(a, b);
 }
 
 /* Numbers k of a window for which at + k · dilation lies in [low, high): [*first, *last). */
@@ -46,10 +49,10 @@ BH_INLINE bh_stretch bh_stretch_of(const uint32_t *arg, uint32_t from, uint32_t 
 
 /* Rows [from, to) of the windows of output row y, combined, into the line. */
 BH_INLINE void bh_combine_rows(const bh_source *in, const uint32_t *arg, uint32_t y, const bh_stretch *s,
-                               float *line, const int largest) {
+                               float *line, const int how) {
     const int64_t top = (int64_t)y * arg[POOL_STRIDE_Y] - arg[POOL_TOP];
     const size_t step = (size_t)arg[POOL_DILATION_Y] * in->pitch;
-    const bh_vec nothing = bh_set(largest ? -INFINITY : 0.0f);
+    const bh_vec nothing = bh_set(how == BH_LARGEST ? -INFINITY : 0.0f);
     uint32_t from, to;
     bh_taps(top, arg[POOL_KERNEL_Y], arg[POOL_DILATION_Y], 0, in->height, &from, &to);
     const uint32_t rows = to - from;
@@ -58,7 +61,7 @@ BH_INLINE void bh_combine_rows(const bh_source *in, const uint32_t *arg, uint32_
     for (size_t i = s->first; i < s->last; i += BH_LANES) {
         bh_vec v = rows ? bh_load(upper + i) : nothing;
         const float *p = upper + i + step;
-        for (uint32_t k = 1; k < rows; k++, p += step) v = bh_combine(v, bh_load(p), largest);
+        for (uint32_t k = 1; k < rows; k++, p += step) v = bh_combine(v, bh_load(p), how);
         bh_store(line + i, v);
     }
     if (s->first < s->last) bh_store(line + s->last, nothing); /* where the last vector went too far */
@@ -66,45 +69,46 @@ BH_INLINE void bh_combine_rows(const bh_source *in, const uint32_t *arg, uint32_
 
 /* The output of a stretch of row y from the line. */
 BH_INLINE void bh_combine_columns(const bh_job *job, const bh_target *out, uint32_t y, const bh_stretch *s,
-                                  const float *line, const float *columns, const int largest,
+                                  const float *line, const float *columns, const int how,
                                   const uint32_t stride) {
     const bh_instruction *op = job->op;
     const uint32_t kernel = op->arg[POOL_KERNEL_X], dilation = op->arg[POOL_DILATION_X];
-    const bh_vec rows = bh_set(largest ? 1.0f : bh_divisor(op->arg, y, 0));
+    const bh_vec rows = bh_set(how ? 1.0f : bh_divisor(op->arg, y, 0));
     float *to = out->origin + (size_t)y * out->pitch + s->from;
     for (size_t j = 0; j < s->count; j += BH_LANES) {
         const float *p = line + j * stride;
         const size_t left = s->count - j;
         bh_vec v = bh_every(p, stride, left);
         for (uint32_t k = 1; k < kernel; k++)
-            v = bh_combine(v, bh_every(p + k * dilation, stride, left), largest);
-        if (!largest) v = bh_div(v, bh_mul(rows, bh_load(columns + j)));
+            v = bh_combine(v, bh_every(p + k * dilation, stride, left), how);
+        if (how == BH_SUMS) v = bh_div(v, bh_mul(rows, bh_load(columns + j)));
         bh_put(to + j, bh_limit(out, y), bh_activate(v, op->function, op->low, op->high), left);
     }
 }
 
 /* Line and divisors of a stretch, before its first row. */
-static void bh_prepare(const uint32_t *arg, const bh_stretch *s, float *line, float *columns, int largest) {
-    for (size_t i = 0; i < BH_LINE + 64; i++) line[i] = largest ? -INFINITY : 0.0f;
-    for (uint32_t j = 0; !largest && j < s->count; j++) columns[j] = bh_divisor(arg, s->from + j, 1);
+static void bh_prepare(const uint32_t *arg, const bh_stretch *s, float *line, float *columns, int how) {
+    for (size_t i = 0; i < BH_LINE + 64; i++) line[i] = how == BH_LARGEST ? -INFINITY : 0.0f;
+    for (uint32_t j = 0; how == BH_SUMS && j < s->count; j++) columns[j] = bh_divisor(arg, s->from + j, 1);
 }
 
-BH_INLINE void bh_pool_as(const bh_job *job, uint32_t most, const int largest, const uint32_t stride) {
+BH_INLINE void bh_pool_as(const bh_job *job, uint32_t most, const int how, const uint32_t stride) {
     const uint32_t *arg = job->op->arg, width = arg[POOL_OUT_WIDTH];
     float line[BH_LINE + 64], columns[BH_LINE + 16] = {0};
     uint32_t c, end, prepared = UINT32_MAX;
     bh_share(job, job->op->ref[POOL_IN_REF].count, &c, &end);
     for (; c < end; c++) {
         const bh_source in = bh_source_of(job, c);
-        const bh_target out = bh_target_of(job, c);
+        bh_target out = bh_target_of(job, c);
+        if (how == BH_LARGEST_BYTES) out.fill = arg[POOL_AREA] * 0x01010101u;
         bh_clear_before(&out);
         for (uint32_t y = 0; y < out.height; y++) {
             for (uint32_t x = 0; x < width; x += most) {
                 const bh_stretch s = bh_stretch_of(arg, x, width - x < most ? width - x : most);
-                if (prepared != x) bh_prepare(arg, &s, line, columns, largest);
+                if (prepared != x) bh_prepare(arg, &s, line, columns, how);
                 prepared = x;
-                bh_combine_rows(&in, arg, y, &s, line, largest);
-                bh_combine_columns(job, &out, y, &s, line, columns, largest, stride);
+                bh_combine_rows(&in, arg, y, &s, line, how);
+                bh_combine_columns(job, &out, y, &s, line, columns, how, stride);
                 if (width - x <= most) break;
             }
             bh_clear_behind(&out, y);
@@ -152,10 +156,12 @@ static void bh_pool(const bh_job *job) {
     const uint32_t most = window > BH_LINE ? 0 : (BH_LINE - (uint32_t)window) / stride + 1;
     if (most < BH_VECTOR && most < arg[POOL_OUT_WIDTH])
         bh_pool_wide(job);
+    else if (arg[POOL_MODE] == 3)
+        bh_pool_as(job, most, BH_LARGEST_BYTES, stride);
     else if (arg[POOL_MODE] == 0 && stride == 2)
-        bh_pool_as(job, most, 1, 2);
+        bh_pool_as(job, most, BH_LARGEST, 2);
     else if (arg[POOL_MODE] == 0)
-        bh_pool_as(job, most, 1, stride);
+        bh_pool_as(job, most, BH_LARGEST, stride);
     else
-        bh_pool_as(job, most, 0, stride);
+        bh_pool_as(job, most, BH_SUMS, stride);
 }

@@ -138,8 +138,8 @@ static void bh_reuse_finish(const bh_reuse_state *s) {
     }
     for (uint32_t m = 0; m < op->ref[REUSE_OUT_REF].count; m++) {
         float *plane = s->job->arena + out[m];
-        bh_clear(plane - op->arg[REUSE_BEFORE], op->arg[REUSE_BEFORE]);
-        bh_clear(plane + s->pixels, op->arg[REUSE_SIZE] - s->pixels);
+        memset(plane - op->arg[REUSE_BEFORE], 0, op->arg[REUSE_BEFORE] * sizeof(float));
+        memset(plane + s->pixels, 0, (op->arg[REUSE_SIZE] - s->pixels) * sizeof(float));
     }
 }
 

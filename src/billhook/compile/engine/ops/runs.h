@@ -118,7 +118,7 @@ static void bh_runs(const bh_job *job) {
         for (uint32_t r = 0; r < BH_RUNS_ROWS; r++) { /* only pixels are written below */
             if (b.out[r] < 0) continue;
             const bh_target out = {job->arena + b.out[r], arg[RUNS_HEIGHT],  arg[RUNS_WIDTH],
-                                   arg[RUNS_PITCH],       arg[RUNS_BEFORE], arg[RUNS_SIZE]};
+                                   arg[RUNS_PITCH],       arg[RUNS_BEFORE], arg[RUNS_SIZE], 0};
             bh_clear_before(&out);
             for (uint32_t y = 0; y < out.height; y++) bh_clear_behind(&out, y);
         }

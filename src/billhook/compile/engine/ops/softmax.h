@@ -50,5 +50,5 @@ static void bh_softmax(const bh_job *job) {
     bh_share(job, f.vectors, &v, &end);
     for (; v < end; v++) bh_softmax_pixels(&f, v);
     bh_share(job, f.channels, &c, &end);
-    for (; c < end; c++) bh_flat_margins(&f, bh_flat_out(&f, c));
+    for (; c < end; c++) bh_flat_margins(&f, bh_flat_out(&f, c), 0);
 }
