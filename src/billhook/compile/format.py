@@ -73,6 +73,10 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gather": ((*_TARGET, "step"), ("rows", "columns")),
     "norm": ((*_FLAT[:5], "group", "pixels", "epsilon"), _FLAT_REFS),
     "matmul": ((*_FLAT[:5], "groups", "scale"), ("rows", "steps", "columns", "mask")),
+    "reuse": (
+        ("vectors", "length", "hashes", "before", "size", "room"),
+        ("columns", "planes", "offsets", "weights", "bias", "out", "added", "mask"),
+    ),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

@@ -26,11 +26,11 @@ from billhook.compile.ir import (
     Value,
 )
 from billhook.compile.planes import Matmul, Norm
-from billhook.compile.products import Depthwise, Product
+from billhook.compile.products import Depthwise, Product, Reuse
 from billhook.errors import CompileError, TooLargeError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
-_FLAT = (Affine, Activate, Binary, Convert, Softmax, Norm, Product, Select)
+_FLAT = (Affine, Activate, Binary, Convert, Softmax, Norm, Product, Reuse, Select)
 _ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
 
 
@@ -135,7 +135,7 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
                     _unite(needs, value, op.output)
         if isinstance(op, Matmul):
             _unite(needs, op.inputs[1], op.output)
-        if isinstance(op, Product):
+        if isinstance(op, Product | Reuse):
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
@@ -169,7 +169,7 @@ def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
         needs[member].together = merged
 
 
-def _widen(needs: dict[Value, _Need], op: Product) -> None:
+def _widen(needs: dict[Value, _Need], op: Product | Reuse) -> None:
     x, out, need = op.inputs[0], op.output, needs[op.inputs[0]]
     down, right = op.taps[..., 1], op.taps[..., 2]
     need.top = max(need.top, -int(down.min()))

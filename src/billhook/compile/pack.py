@@ -30,10 +30,10 @@ from billhook.compile.ir import (
     Value,
 )
 from billhook.compile.layout import Geometry, Layout
-from billhook.compile.matrices import write_linear, write_product
+from billhook.compile.matrices import write_linear, write_product, write_reuse
 from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
 from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
-from billhook.compile.products import Depthwise, Phases, Product
+from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
 from billhook.compile.tiles import Tile, cut
 from billhook.errors import CompileError
 
@@ -60,7 +60,7 @@ class Packer:
         """Write everything."""
         self.writer.arena = self.layout.arena
         for op in network:
-            if not isinstance(op, Select):
+            if not isinstance(op, Select | Room):
                 _WRITERS[type(op)](self, op)
         for output, ports in enumerate((network.inputs, network.outputs)):
             for port in ports:
@@ -75,6 +75,10 @@ class Packer:
         """Write a linear layer."""
         write = write_quantised_linear if op.inputs[0].quantised else write_linear
         write(self.writer, self.layout, op)
+
+    def reuse(self, op: Reuse) -> None:
+        """Write a convolution that computes similar pixels once."""
+        write_reuse(self.writer, self.layout, op)
 
     def phases(self, op: Phases) -> None:
         """Write one strided copy for each phase."""
@@ -273,6 +277,7 @@ def _target(form: Geometry, out: int) -> dict[str, int]:
 
 _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Product: Packer.product,
+    Reuse: Packer.reuse,
     Linear: Packer.linear,
     Depthwise: Packer.depthwise,
     Phases: Packer.phases,
@@ -307,7 +312,7 @@ def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = No
         CompileError: if an operator has no instruction.
     """
     for op in network:
-        if type(op) not in (*_WRITERS, Select):
+        if type(op) not in (*_WRITERS, Select, Room):
             raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
         if op.activation and (isinstance(op, (Phases, Pad, Flatten, Convert)) or _moves_bytes(op)):
             raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -73,6 +74,11 @@ def apply(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
     return made if v.quantised is None else _rounded(made, v.quantised)
 
 
+def columns(taps: ir.Integers, x: Array, out: ir.Value) -> Array:
+    """Return what each tap [k, 3] of a product that makes `out` reads at its pixels: [samples, k, pixels]."""
+    return _columns(taps, torch.from_numpy(x), out).numpy()
+
+
 def _activated(activation: ir.Activation, x: Tensor) -> Tensor:
     match activation.shape:
         case "none":
@@ -136,6 +142,29 @@ def _product(op: products.Product, x: Tensor, added: Tensor | None = None) -> Te
         made.append(torch.einsum("ok,nkhw->nohw", matrix, x[:, plane, rows + down, columns + right]))
     total = torch.cat(made, 1) + _tensor(op.bias, x)[:, None, None]
     return total if added is None else total + added
+
+
+def _reuse(op: products.Reuse, x: Tensor, room: Tensor, added: Tensor | None = None) -> Tensor:
+    columns = _columns(op.taps, x, op.output)
+    weight, planes, offsets = (_tensor(a, x) for a in (op.weight, op.planes, op.offsets))
+    total = _tensor(op.bias, x)[:, None].expand(len(x), -1, columns.shape[2]).clone()
+    for slab, start in enumerate(range(0, columns.shape[1], op.length)):
+        part = slice(start, start + op.length)
+        above = torch.einsum("nkp,kh->nhp", columns[:, part], planes[part]) - offsets[slab][:, None] >= 0
+        keys = (above.long() << torch.arange(above.shape[1])[:, None]).sum(1)
+        for n, own in enumerate(keys):
+            alike = own[:, None] == own  # the first pixel that has the same key stands for a pixel
+            total[n] += weight[:, part] @ columns[n, part][:, alike.int().argmax(1)]
+    total = total.reshape(len(x), -1, op.output.height, op.output.width)
+    return total if added is None else total + added
+
+
+def _columns(taps: ir.Integers, x: Tensor, out: ir.Value) -> Tensor:
+    """Return what each tap reads at every pixel of the output: [samples, taps, pixels]."""
+    ones: ir.Floats = np.eye(len(taps), dtype=np.float32)
+    name = ir.Value(out.name, len(taps), out.height, out.width)
+    unit = products.Product((), name, ones[None], taps[None], ones[0] * 0)
+    return _product(unit, x).flatten(2)
 
 
 def _depthwise(op: products.Depthwise, x: Tensor) -> Tensor:
@@ -230,6 +259,8 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Linear: _linear,
     products.Phases: _phases,
     products.Product: _product,
+    products.Room: lambda op: torch.zeros(1, op.output.channels, 1, 1),
+    products.Reuse: _reuse,
     products.Depthwise: _depthwise,
     ir.Pool: _pool,
     planes.Rearrange: _rearrange,

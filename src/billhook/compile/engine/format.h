@@ -24,6 +24,7 @@
 #define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
 #define BH_RUN 7          /* pixels that such a block reads together */
 #define BH_CHAIN 8        /* planes that a chain makes before it reads them */
+#define BH_REUSE_HASHES 16 /* at most */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20
@@ -87,7 +88,8 @@ typedef enum {
     BH_GATHER = 16,   /* planes from pixels that lie anywhere: interleaving, transposing, reordering */
     BH_NORM = 17,     /* minus the mean, divided by the standard deviation, of channels or of planes */
     BH_MATMUL = 18,   /* of two computed values: attention */
-    BH_KINDS = 19
+    BH_REUSE = 19, /* SPMM of which similar pixels share what they compute: approximate */
+    BH_KINDS = 20
 } bh_kind;
 
 typedef struct {
@@ -356,6 +358,25 @@ enum {
     MATMUL_STEPS_REF,   /* int32 [k]: floats from there */
     MATMUL_COLUMNS_REF, /* int32 [groups · k]: planes */
     MATMUL_MASK_REF,    /* uint16 [vectors] */
+};
+
+enum { /* BH_REUSE: what SPMM computes, one block of all rows; `width` is their number up to a multiple of 16 */
+    REUSE_VECTORS, /* as of SPMM */
+    REUSE_LENGTH,  /* columns of a slab; the last one may be shorter */
+    REUSE_HASHES,  /* hyper-planes of a slab; `padded` is their number up to a multiple of 4 */
+    REUSE_BEFORE,
+    REUSE_SIZE,
+    REUSE_ROOM, /* address of 2 · pixels · width + 3 · pixels + 2^hashes floats to work in; pixels = 16 · VECTORS */
+};
+enum {
+    REUSE_COLUMNS_REF, /* int32 */
+    REUSE_PLANES_REF,  /* float [columns][padded] */
+    REUSE_OFFSETS_REF, /* float [slabs][padded]: what products with hyper-planes are compared with */
+    REUSE_WEIGHTS_REF, /* float [columns][width] */
+    REUSE_BIAS_REF,    /* float [width] */
+    REUSE_OUT_REF,     /* int32 [rows]: planes */
+    REUSE_ADDED_REF,   /* int32 [rows]: planes; empty if nothing is added */
+    REUSE_MASK_REF,
 };
 
 #endif

@@ -47,6 +47,13 @@ static int writes_listed(const bh_check *check, bh_ref table, bh_extent extent) 
     return 1;
 }
 
+static int planes_listed(const bh_check *check, bh_ref table) {
+    if (!bh_check_ref(check, table, sizeof(int32_t))) return 0;
+    for (uint32_t i = 0; i < table.count; i++)
+        if (bh_i32(check->model, table)[i] < 0) return bh_refuse(check, "a row is written nowhere");
+    return 1;
+}
+
 /* Blocks of rows, the part that SPMM and SPMV have in common. */
 typedef struct {
     uint32_t rows, blocks, shared;
@@ -351,6 +358,37 @@ static int check_chain(const bh_check *check, const bh_instruction *op, uint64_t
     return writes_listed(check, product->ref[SPMM_OUT_REF], extent);
 }
 
+static int check_reuse(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t length = arg[REUSE_LENGTH], hashes = arg[REUSE_HASHES], vectors = arg[REUSE_VECTORS];
+    const bh_ref columns = op->ref[REUSE_COLUMNS_REF], planes = op->ref[REUSE_PLANES_REF];
+    const bh_ref offsets = op->ref[REUSE_OFFSETS_REF], weights = op->ref[REUSE_WEIGHTS_REF];
+    const bh_ref bias = op->ref[REUSE_BIAS_REF], out = op->ref[REUSE_OUT_REF], added = op->ref[REUSE_ADDED_REF];
+    const uint64_t arena = arena_of(check), padded = (uint64_t)(hashes + 3) / 4 * 4;
+    if (!length || !hashes || hashes > BH_REUSE_HASHES)
+        return bh_refuse(check, "slabs have no sensible length or number of hyper-planes");
+    const uint64_t slabs = ((uint64_t)columns.count + length - 1) / length;
+    if (planes.count != columns.count * padded || offsets.count != slabs * padded)
+        return bh_refuse(check, "not one hyper-plane for every column and slab");
+    if (!out.count || bias.count % BH_VECTOR || bias.count < out.count ||
+        weights.count != (uint64_t)columns.count * bias.count)
+        return bh_refuse(check, "not one weight for every row and column");
+    if (added.count && added.count != out.count) return bh_refuse(check, "not one added plane for every row");
+    const uint64_t pixels = (uint64_t)vectors * BH_VECTOR;
+    if (!vectors || pixels > arena || bias.count > arena)
+        return bh_refuse(check, "planes are empty or larger than the arena");
+    if (arg[REUSE_SIZE] < pixels) return bh_refuse(check, "planes are smaller than their pixels");
+    if (op->ref[REUSE_MASK_REF].count != vectors) return bh_refuse(check, "not one mask for every vector");
+    const uint64_t room = 2 * pixels * bias.count + 3 * pixels + ((uint64_t)1 << hashes);
+    const bh_ref floats[] = {planes, offsets, weights, bias};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (!bh_check_ref(check, floats[i], 4)) return 0;
+    return bh_check_ref(check, op->ref[REUSE_MASK_REF], 2) &&
+           writes(check, arg[REUSE_ROOM], 0, 1, (bh_extent){0, room}) && reads_shifted(check, columns, pixels) &&
+           reads_shifted(check, added, pixels) && planes_listed(check, out) &&
+           writes_listed(check, out, (bh_extent){arg[REUSE_BEFORE], arg[REUSE_SIZE]});
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -395,6 +433,7 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_DEQUANTISE] = {"dequantise", check_dequantise}, [BH_RUNS8] = {"runs8", check_runs8},
         [BH_GATHER] = {"gather", bh_check_gather}, [BH_NORM] = {"norm", bh_check_norm},
         [BH_MATMUL] = {"matmul", bh_check_matmul},
+        [BH_REUSE] = {"reuse", check_reuse},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

@@ -19,6 +19,8 @@ uint64_t bh_work(const bh_instruction *op) {
         return (uint64_t)op->ref[RUNS_WEIGHTS_REF].count * op->ref[RUNS_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
     case BH_RUNS8:
         return (uint64_t)op->ref[SPMM8_WEIGHTS_REF].count * op->ref[RUNS8_RUNS_REF].count * BH_RUN / MULTIPLY_ADDS;
+    case BH_REUSE:
+        return 0; /* one thread */
     case BH_SPMV:
         return op->ref[SPMV_WEIGHTS_REF].count / (arg[SPMV_ROWS] == 1 ? 2 : FLOATS); /* of one row, one by one */
     case BH_SPMV8:

@@ -96,6 +96,21 @@ def _runs(m: Model, x: Place, y: Place) -> None:
     m.instruction("runs", args, data | {"runs": np.arange(4, dtype=np.int32) * y.pitch})
 
 
+def _reuse(m: Model, x: Place, y: Place) -> None:
+    room = m.place(1, 1, 2 * 16 * y.vectors * 16 + 3 * 16 * y.vectors + 16, pad=0)
+    args = {
+        "vectors": y.vectors,
+        "length": 3,
+        "hashes": 4,
+        "before": y.before,
+        "size": y.size,
+        "room": room.first,
+    }
+    data = {"columns": x.addresses, "planes": np.ones(16, np.float32), "offsets": np.ones(8, np.float32)}
+    data |= {"weights": np.ones(64, np.float32), "bias": np.ones(16, np.float32), "out": y.addresses}
+    m.instruction("reuse", args, data | {"added": x.addresses, "mask": y.mask})
+
+
 ONE = int(np.float32(1).view(np.uint32))
 
 
@@ -186,6 +201,7 @@ BUILDS: dict[str, Build] = {
     "norm": _norm,
     "matmul": _matmul,
     "softmax": _softmax,
+    "reuse": _reuse,
 }
 
 
@@ -278,6 +294,12 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("affine", 4, 0, "smaller than their pixels"),
         ("binary", 5, 6, "unknown function"),
         ("resize", 11, 0x7FC00000, "scales must be positive"),
+        ("reuse", 0, 0xFFFFFFFF, "planes are empty or larger"),
+        ("reuse", 1, 0, "slabs"),
+        ("reuse", 1, 1, "one hyper-plane for every column and slab"),
+        ("reuse", 2, 17, "hyper-planes"),
+        ("reuse", 4, 0, "smaller than their pixels"),
+        ("reuse", 5, 0x7FFFFFF0, "writes outside the arena"),
         ("spmm", 0, 3, "1, 4 or 8 rows"),
         ("spmm", 1, 0xFFFFFFFF, "number of rows"),
         ("spmm", 2, 0x10000000, "planes are empty or larger"),
