@@ -17,7 +17,8 @@
     ├── StorageError          a saved network or run directory is broken
     ├── ExportError           a network cannot be exported or disagrees after export
     │   └── CompileError          billhook's own engine cannot run it
-    │       └── UnsupportedError      it has operators that the engine lacks; lists them
+    │       ├── UnsupportedError      it has operators that the engine lacks; lists them
+    │       └── TooLargeError         it computes more numbers than the engine can address
     ├── MeasureError          a timing run failed
     ├── EngineError           billhook's engine is not built, or has not enough memory
     └── MissingExtraError     an optional library is not installed; names the extra
@@ -147,6 +148,10 @@ class UnsupportedError(CompileError):
     def __init__(self, message: str, operators: Iterable[str]) -> None:
         super().__init__(message)
         self.operators = tuple(operators)
+
+
+class TooLargeError(CompileError):
+    """A network whose numbers do not fit into what billhook's engine addresses."""
 
 
 class MeasureError(BillhookError):

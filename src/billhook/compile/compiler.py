@@ -16,6 +16,7 @@ from billhook.compile.layout import lay_out
 from billhook.compile.lower import lower
 from billhook.compile.pack import pack
 from billhook.compile.passes import INTO_ENGINE, run_passes
+from billhook.compile.reuse import DeepReuse, with_reuse
 from billhook.compile.tiles import Tile
 
 
@@ -41,6 +42,7 @@ def compile_model(
     tiles: Mapping[str, Tile] | None = None,
     check: bool = True,
     calibration: Calibration | None = None,
+    reuse: DeepReuse | None = None,
 ) -> Compiled:
     """Return the model file of a network, and what it computes.
 
@@ -50,13 +52,19 @@ def compile_model(
         tiles: How convolutions are cut, by the name of what they make; usual ones if not given.
         check: Compare the network before and after every pass.
         calibration: Data for computing in 8 bits; float32 if not given.
+        reuse: Let convolutions compute similar pixels once, which changes what the network computes.
     Raises:
         UnsupportedError: if the engine has no form for some of the operators; names all of them.
-        CompileError: if a pass breaks the network, or it is too large.
+        TooLargeError: if the numbers of one sample do not fit into 8 GB.
+        CompileError: if a pass breaks the network.
         InputError: if the calibration does not fit the network.
     """
     found = prepared(model, example_inputs, check=check, calibration=calibration)
-    return replace(assemble(found.network, tiles, check=check), notes=found.notes)
+    made = replace(assemble(found.network, tiles, check=check), notes=found.notes)
+    if reuse is None:
+        return made
+    network = with_reuse(made.network, reuse)
+    return replace(made, network=network, file=assembled(network, tiles))
 
 
 def prepared(

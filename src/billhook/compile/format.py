@@ -70,6 +70,13 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "quantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
     "dequantise": ((*_FLAT[:5], "scale", "zero", "channels"), _FLAT_REFS),
     "runs8": ((*_RUNS, *_BYTES), (*_QUADS, "added", "runs")),
+    "gather": ((*_TARGET, "step"), ("rows", "columns")),
+    "norm": ((*_FLAT[:5], "group", "pixels", "epsilon"), _FLAT_REFS),
+    "matmul": ((*_FLAT[:5], "groups", "scale"), ("rows", "steps", "columns", "mask")),
+    "reuse": (
+        ("vectors", "length", "hashes", "before", "size", "room"),
+        ("columns", "planes", "offsets", "weights", "bias", "out", "added", "mask"),
+    ),
 }
 """Kind → names of its arguments, names of its data; in the order of format.h."""
 

@@ -242,7 +242,9 @@ class Resize(Op):
 
 @dataclass(frozen=True, eq=False)
 class Softmax(Op):
-    """exp(x) over its sum over channels, at every pixel."""
+    """exp(x) over its sum over the channels of each of so many groups, at every pixel."""
+
+    groups: int = 1
 
 
 @dataclass(frozen=True, eq=False)

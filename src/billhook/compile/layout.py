@@ -25,11 +25,12 @@ from billhook.compile.ir import (
     Softmax,
     Value,
 )
-from billhook.compile.products import Depthwise, Product
-from billhook.errors import CompileError
+from billhook.compile.planes import Matmul, Norm
+from billhook.compile.products import Depthwise, Product, Reuse
+from billhook.errors import CompileError, TooLargeError
 
 LIMIT = 2**31 - 2**16  # floats that int32 addresses reach
-_FLAT = (Affine, Activate, Binary, Convert, Softmax, Product, Select)
+_FLAT = (Affine, Activate, Binary, Convert, Softmax, Norm, Product, Reuse, Select)
 _ALIASING = 256  # planes must not be a multiple of so many floats apart: 1 kB
 
 
@@ -87,7 +88,7 @@ def lay_out(network: Network, chained: frozenset[Value] = frozenset()) -> Layout
     """Return the layout of a network in the engine's form (no `Convolution`); see `chains.chained`.
 
     Raises:
-        CompileError: if the values do not fit into 8 GB.
+        TooLargeError: if the values do not fit into 8 GB.
     """
     geometry = _geometries(network)
     made = [p.value for p in network.inputs]
@@ -96,7 +97,7 @@ def lay_out(network: Network, chained: frozenset[Value] = frozenset()) -> Layout
     sizes = [_floats(geometry[v], CHAIN * slots(v) if v in chained else v.planes) for v in made]
     starts, arena = _placed(sizes, _lifetimes(network, made, sources, chained))
     if arena > LIMIT:
-        raise CompileError(
+        raise TooLargeError(
             f"the network computes {4 * arena / 1e9:.1f} GB of numbers, and the engine addresses 8 GB; "
             "use smaller inputs"
         )
@@ -132,7 +133,9 @@ def _geometries(network: Network) -> dict[Value, Geometry]:
             for value in op.inputs:
                 if not value.is_vector:
                     _unite(needs, value, op.output)
-        if isinstance(op, Product):
+        if isinstance(op, Matmul):
+            _unite(needs, op.inputs[1], op.output)
+        if isinstance(op, Product | Reuse):
             _widen(needs, op)
         if isinstance(op, Depthwise):
             _surround(needs[op.inputs[0]], op)
@@ -166,7 +169,7 @@ def _unite(needs: dict[Value, _Need], a: Value, b: Value) -> None:
         needs[member].together = merged
 
 
-def _widen(needs: dict[Value, _Need], op: Product) -> None:
+def _widen(needs: dict[Value, _Need], op: Product | Reuse) -> None:
     x, out, need = op.inputs[0], op.output, needs[op.inputs[0]]
     down, right = op.taps[..., 1], op.taps[..., 2]
     need.top = max(need.top, -int(down.min()))

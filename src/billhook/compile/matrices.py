@@ -10,7 +10,7 @@ from billhook.compile.blocks import Blocks, in_blocks
 from billhook.compile.format import Writer
 from billhook.compile.ir import Floats, Integers, Linear
 from billhook.compile.layout import Geometry, Layout
-from billhook.compile.products import Product
+from billhook.compile.products import Product, Reuse
 from billhook.compile.tiles import IN_LANES, RUN, Tile
 
 LANES = 16  # rows of a block of a linear layer
@@ -57,6 +57,28 @@ def write_linear(writer: Writer, layout: Layout, op: Linear) -> None:
         _matrix(blocks, addresses, layout.planes[op.output], op.bias),
         op.activation,
     )
+
+
+def write_reuse(writer: Writer, layout: Layout, op: Reuse) -> None:
+    """Write a convolution that computes similar pixels once."""
+    x, room, *added = op.inputs
+    form = layout.geometry[op.output]
+    plane, down, right = op.taps.T
+    width, hashes = -len(op.bias) % LANES, -op.planes.shape[1] % 4  # that are missing
+    data = {
+        "columns": (layout.planes[x][plane] + down * layout.geometry[x].pitch + right).astype(np.int32),
+        "planes": np.pad(op.planes, ((0, 0), (0, hashes))),
+        "offsets": np.pad(op.offsets, ((0, 0), (0, hashes))),
+        "weights": np.pad(op.weight.T, ((0, 0), (0, width))),
+        "bias": np.pad(op.bias, (0, width)),
+        "out": layout.planes[op.output],
+        "mask": form.mask,
+    }
+    if added:
+        data["added"] = layout.planes[added[0]]
+    args = {"vectors": form.vectors, "length": op.length, "hashes": op.planes.shape[1], "before": form.before}
+    args |= {"size": form.size, "room": int(layout.planes[room][0])}
+    writer.instruction("reuse", args, data, op.activation)
 
 
 def _matrix(

@@ -10,6 +10,7 @@ import numpy as np
 
 from billhook.compile.chains import CHAIN, slots
 from billhook.compile.format import QUAD_OF_ONES, Planes, Writer, float_bits
+from billhook.compile.gathers import product_addresses, row_addresses
 from billhook.compile.ir import (
     Activate,
     Affine,
@@ -29,9 +30,10 @@ from billhook.compile.ir import (
     Value,
 )
 from billhook.compile.layout import Geometry, Layout
-from billhook.compile.matrices import write_linear, write_product
+from billhook.compile.matrices import write_linear, write_product, write_reuse
 from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
-from billhook.compile.products import Depthwise, Phases, Product
+from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
+from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
 from billhook.compile.tiles import Tile, cut
 from billhook.errors import CompileError
 
@@ -58,7 +60,7 @@ class Packer:
         """Write everything."""
         self.writer.arena = self.layout.arena
         for op in network:
-            if not isinstance(op, Select):
+            if not isinstance(op, Select | Room):
                 _WRITERS[type(op)](self, op)
         for output, ports in enumerate((network.inputs, network.outputs)):
             for port in ports:
@@ -73,6 +75,10 @@ class Packer:
         """Write a linear layer."""
         write = write_quantised_linear if op.inputs[0].quantised else write_linear
         write(self.writer, self.layout, op)
+
+    def reuse(self, op: Reuse) -> None:
+        """Write a convolution that computes similar pixels once."""
+        write_reuse(self.writer, self.layout, op)
 
     def phases(self, op: Phases) -> None:
         """Write one strided copy for each phase."""
@@ -133,6 +139,24 @@ class Packer:
             op.activation,
         )
 
+    def cover(self, op: Cover) -> None:
+        """Write adaptive pooling."""
+        windows = {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "yx"}
+        self.writer.instruction(
+            "pool",
+            self._target(op.output)
+            | self._source(op.inputs[0])
+            | {"mode": 4 if op.mode == "max" else 5, **windows},
+            {"in": self.layout.planes[op.inputs[0]]},
+            op.activation,
+        )
+
+    def rearrange(self, op: Rearrange) -> None:
+        """Write pixels from other places."""
+        x = op.inputs[0]
+        data, step = row_addresses(op, self.layout.planes[x], self.layout.geometry[x].pitch)
+        self.writer.instruction("gather", self._target(op.output) | {"step": step}, data, op.activation)
+
     def mean(self, op: Mean) -> None:
         """Write the mean of every plane."""
         target = {"out": int(self.layout.planes[op.output][0]), "out_stride": 1}
@@ -168,7 +192,26 @@ class Packer:
 
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
-        self._flat("softmax", op, {}, {"in": self.layout.planes[op.inputs[0]]})
+        x = op.inputs[0]
+        self._flat("softmax", op, {"function": x.channels // op.groups}, {"in": self.layout.planes[x]})
+
+    def matmul(self, op: Matmul) -> None:
+        """Write a product of two values."""
+        a, b = op.inputs
+        data = product_addresses(op, self.layout.planes[a], self.layout.geometry[a].pitch)
+        args = {"groups": op.groups, "scale": float_bits(op.scale)}
+        self._flat("matmul", op, args, {**data, "columns": self.layout.planes[b]})
+
+    def norm(self, op: Norm) -> None:
+        """Write mean and variance taken away."""
+        x = op.inputs[0]
+        by_pixel = op.by_pixel or x.is_vector
+        args = {
+            "group": x.channels // op.groups,
+            "pixels": 0 if by_pixel else x.pixels,
+            "epsilon": float_bits(op.epsilon),
+        }
+        self._flat("norm", op, args, {"in": self.layout.planes[x], "scale": op.scale, "shift": op.shift})
 
     def resize(self, op: Resize) -> None:
         """Write resizing."""
@@ -234,12 +277,17 @@ def _target(form: Geometry, out: int) -> dict[str, int]:
 
 _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
     Product: Packer.product,
+    Reuse: Packer.reuse,
     Linear: Packer.linear,
     Depthwise: Packer.depthwise,
     Phases: Packer.phases,
     Pad: Packer.pad,
     Flatten: Packer.flatten,
     Pool: Packer.pool,
+    Cover: Packer.cover,
+    Rearrange: Packer.rearrange,
+    Norm: Packer.norm,
+    Matmul: Packer.matmul,
     Mean: Packer.mean,
     Affine: Packer.affine,
     Activate: Packer.affine,
@@ -264,7 +312,7 @@ def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = No
         CompileError: if an operator has no instruction.
     """
     for op in network:
-        if type(op) not in (*_WRITERS, Select):
+        if type(op) not in (*_WRITERS, Select, Room):
             raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
         if op.activation and (isinstance(op, (Phases, Pad, Flatten, Convert)) or _moves_bytes(op)):
             raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")

@@ -42,6 +42,36 @@ class Product(Op):
 
 
 @dataclass(frozen=True, eq=False)
+class Room(Op):
+    """Memory for one operator to work in: a vector of as many numbers, which nobody has written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reuse(Op):
+    """A product whose pixels are computed once for every cluster of similar ones; approximate.
+
+    Columns are cut into slabs of `length`. In each, the signs of x · planes - offsets number the cluster, and
+    the first pixel of a cluster stands for all. Inputs are (x, room) or (x, room, what is added before the
+    activation).
+
+    Attributes:
+        weight: [outputs, k].
+        taps: [k, 3].
+        bias: [outputs].
+        length: Columns of a slab.
+        planes: Hyper-planes, [k, hashes].
+        offsets: [slabs, hashes].
+    """
+
+    weight: Floats
+    taps: Integers
+    bias: Floats
+    length: int
+    planes: Floats
+    offsets: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Depthwise(Op):
     """One window for each plane, 3×3 or 5×5, of stride 1 or 2, read where it lies.
 

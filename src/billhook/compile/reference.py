@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from billhook.compile import ir, products
+from billhook.compile import ir, planes, products
 from billhook.errors import CompileError, InputError
 
 Array = npt.NDArray[Any]
@@ -71,6 +72,11 @@ def apply(op: ir.Op, inputs: Sequence[Tensor]) -> Tensor:
             f"has {(v.channels, v.height, v.width)}"
         )
     return made if v.quantised is None else _rounded(made, v.quantised)
+
+
+def columns(taps: ir.Integers, x: Array, out: ir.Value) -> Array:
+    """Return what each tap [k, 3] of a product that makes `out` reads at its pixels: [samples, k, pixels]."""
+    return _columns(taps, torch.from_numpy(x), out).numpy()
 
 
 def _activated(activation: ir.Activation, x: Tensor) -> Tensor:
@@ -138,6 +144,29 @@ def _product(op: products.Product, x: Tensor, added: Tensor | None = None) -> Te
     return total if added is None else total + added
 
 
+def _reuse(op: products.Reuse, x: Tensor, room: Tensor, added: Tensor | None = None) -> Tensor:
+    columns = _columns(op.taps, x, op.output)
+    weight, planes, offsets = (_tensor(a, x) for a in (op.weight, op.planes, op.offsets))
+    total = _tensor(op.bias, x)[:, None].expand(len(x), -1, columns.shape[2]).clone()
+    for slab, start in enumerate(range(0, columns.shape[1], op.length)):
+        part = slice(start, start + op.length)
+        above = torch.einsum("nkp,kh->nhp", columns[:, part], planes[part]) - offsets[slab][:, None] >= 0
+        keys = (above.long() << torch.arange(above.shape[1])[:, None]).sum(1)
+        for n, own in enumerate(keys):
+            alike = own[:, None] == own  # the first pixel that has the same key stands for a pixel
+            total[n] += weight[:, part] @ columns[n, part][:, alike.int().argmax(1)]
+    total = total.reshape(len(x), -1, op.output.height, op.output.width)
+    return total if added is None else total + added
+
+
+def _columns(taps: ir.Integers, x: Tensor, out: ir.Value) -> Tensor:
+    """Return what each tap reads at every pixel of the output: [samples, taps, pixels]."""
+    ones: ir.Floats = np.eye(len(taps), dtype=np.float32)
+    name = ir.Value(out.name, len(taps), out.height, out.width)
+    unit = products.Product((), name, ones[None], taps[None], ones[0] * 0)
+    return _product(unit, x).flatten(2)
+
+
 def _depthwise(op: products.Depthwise, x: Tensor) -> Tensor:
     weight = _tensor(op.weight, x)[:, None]
     size = weight.shape[-1]
@@ -164,6 +193,35 @@ def _pool(op: ir.Pool, x: Tensor) -> Tensor:
         return made
     inside = _padded(torch.ones_like(x[:1, :1]), op.padding)
     return made / functional.avg_pool2d(inside, op.kernel, op.stride)
+
+
+def _rearrange(op: planes.Rearrange, x: Tensor) -> Tensor:
+    rows, columns = (torch.from_numpy(t).long() for t in (op.rows, op.columns))
+    plane, row, pixel = (
+        (rows[:, None] + columns).reshape(op.output.channels, op.output.height, -1, 3).unbind(-1)
+    )
+    return x[:, plane, row, pixel]
+
+
+def _cover(op: planes.Cover, x: Tensor) -> Tensor:
+    size = (op.output.height, op.output.width)
+    largest = op.mode == "max"
+    return functional.adaptive_max_pool2d(x, size) if largest else functional.adaptive_avg_pool2d(x, size)
+
+
+def _norm(op: planes.Norm, x: Tensor) -> Tensor:
+    grouped = x.reshape(len(x), op.groups, -1, *x.shape[2:])
+    over = (2,) if op.by_pixel else (2, 3, 4)
+    centred = grouped - grouped.mean(over, keepdim=True)
+    variance = centred.square().mean(over, keepdim=True)
+    made = (centred / (variance + op.epsilon).sqrt()).reshape(x.shape)
+    return made * _tensor(op.scale, x)[:, None, None] + _tensor(op.shift, x)[:, None, None]
+
+
+def _matmul(op: planes.Matmul, a: Tensor, b: Tensor) -> Tensor:
+    a, b = (t.reshape(len(t), op.groups, -1, t.shape[2] * t.shape[3]) for t in (a, b))
+    made = (a if op.by_plane else a.transpose(2, 3)) @ b
+    return op.scale * made.reshape(len(a), -1, op.output.height, op.output.width)
 
 
 def _affine(op: ir.Affine, x: Tensor) -> Tensor:
@@ -201,8 +259,13 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Linear: _linear,
     products.Phases: _phases,
     products.Product: _product,
+    products.Room: lambda op: torch.zeros(1, op.output.channels, 1, 1),
+    products.Reuse: _reuse,
     products.Depthwise: _depthwise,
     ir.Pool: _pool,
+    planes.Rearrange: _rearrange,
+    planes.Cover: _cover,
+    planes.Norm: _norm,
     ir.Mean: lambda op, x: x.mean((2, 3), keepdim=True),
     ir.Affine: _affine,
     ir.Binary: _binary,
@@ -211,6 +274,7 @@ _RUN: dict[type[ir.Op], Callable[..., Tensor]] = {
     ir.Select: lambda op, *x: torch.cat(x, 1)[:, torch.from_numpy(op.planes).long()],
     ir.Pad: lambda op, x: _padded(x, op.padding),
     ir.Resize: _resize,
-    ir.Softmax: lambda op, x: x.softmax(1),
+    ir.Softmax: lambda op, x: x.reshape(len(x), op.groups, -1, *x.shape[2:]).softmax(2).reshape(x.shape),
+    planes.Matmul: _matmul,
     ir.Flatten: lambda op, x: x.flatten(1)[:, :, None, None],
 }

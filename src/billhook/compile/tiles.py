@@ -15,7 +15,7 @@ IN_LANES = 32  # rows of a block that lie in lanes, for dense matrices and small
 RUN = 7  # pixels in a row that such a block reads together
 ROWS = (IN_LANES, 8, 4, 1)
 # What each kind of block reaches of the processor's peak, relative to that of 8 rows; measured with AVX-512.
-_RATES = {IN_LANES: 0.95, 8: 1.0, 4: 0.97, 1: 0.35}
+RATES = {IN_LANES: 0.95, 8: 1.0, 4: 0.97, 1: 0.35}
 _RATES_OF_QUADS = {IN_LANES: 1.2, 8: 1.0, 4: 0.9}
 ROWS_OF_QUADS = (IN_LANES, 8, 4)
 
@@ -55,7 +55,7 @@ def work(op: Product, rows: int) -> float:
         return float("inf")
     if op.inputs[0].quantised:
         return quad_multiplications(op, rows) * _lanes(op.output, rows) / _RATES_OF_QUADS[rows]
-    return multiplications(op.weight, rows) * _lanes(op.output, rows) / _RATES[rows]
+    return multiplications(op.weight, rows) * _lanes(op.output, rows) / RATES[rows]
 
 
 def runs_fit(out: Value) -> bool:

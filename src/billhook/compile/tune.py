@@ -13,7 +13,7 @@ import numpy as np
 
 from billhook.compile.compiler import assembled
 from billhook.compile.ir import Network, Select
-from billhook.compile.products import Depthwise, Phases, Product
+from billhook.compile.products import Depthwise, Phases, Product, Room
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 
@@ -63,7 +63,7 @@ def _products(network: Network) -> Iterator[tuple[range, Product]]:
     Some cuts let the two run together; see `chains`.
     """
     number = 0
-    ops = [op for op in network if not isinstance(op, Select)]
+    ops = [op for op in network if not isinstance(op, Select | Room)]
     for op, behind in zip(ops, (*ops[1:], None), strict=True):
         if isinstance(op, Product):
             yield range(number, number + 1 + isinstance(behind, Depthwise)), op

@@ -12,7 +12,7 @@ from billhook.compile.ir import RELU, Activate, Binary, Convolution, Mean, Netwo
 from billhook.compile.layout import Layout, lay_out
 from billhook.compile.passes.as_products import as_products
 from billhook.compile.products import Product
-from billhook.errors import CompileError
+from billhook.errors import TooLargeError
 
 
 def network(x: Value, ops: list[Op]) -> Network:
@@ -123,7 +123,7 @@ def test_planes_do_not_fall_on_the_same_cache_lines() -> None:
 def test_a_network_beyond_the_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "LIMIT", 1000)
     x = Value("x", 16, 16, 16)
-    with pytest.raises(CompileError, match="use smaller inputs"):
+    with pytest.raises(TooLargeError, match="use smaller inputs"):
         lay_out(network(x, [Activate((x,), Value("y", 16, 16, 16), activation=RELU)]))
 
 

@@ -24,6 +24,7 @@
 #define BH_RUNS_ROWS 32   /* in a block of BH_RUNS */
 #define BH_RUN 7          /* pixels that such a block reads together */
 #define BH_CHAIN 8        /* planes that a chain makes before it reads them */
+#define BH_REUSE_HASHES 16 /* at most */
 #define BH_MAX_RANK 6
 #define BH_REFS 8
 #define BH_ARGS 20
@@ -84,7 +85,11 @@ typedef enum {
     BH_QUANTISE = 13, /* floats to quads */
     BH_DEQUANTISE = 14,
     BH_RUNS8 = 15, /* RUNS on quads */
-    BH_KINDS = 16
+    BH_GATHER = 16,   /* planes from pixels that lie anywhere: interleaving, transposing, reordering */
+    BH_NORM = 17,     /* minus the mean, divided by the standard deviation, of channels or of planes */
+    BH_MATMUL = 18,   /* of two computed values: attention */
+    BH_REUSE = 19, /* SPMM of which similar pixels share what they compute: approximate */
+    BH_KINDS = 20
 } bh_kind;
 
 typedef struct {
@@ -161,7 +166,9 @@ enum { /* BH_POOL: windows of in(c, i · STRIDE + k · DILATION - PADDING) */
     POOL_HEIGHT,
     POOL_WIDTH,
     POOL_PITCH,
-    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels, 3 largest of each byte */
+    POOL_MODE, /* 0 largest, 1 mean of the whole window, 2 mean of its pixels, 3 largest of each byte; 4 and 5,
+                * largest and mean: windows are i · HEIGHT / OUT_HEIGHT .. (i + 1) · HEIGHT / OUT_HEIGHT, rounded
+                * outwards */
     POOL_KERNEL_Y,
     POOL_KERNEL_X,
     POOL_STRIDE_Y,
@@ -189,7 +196,8 @@ enum { /* BH_AFFINE, BH_BINARY, BH_SOFTMAX: in and out have the same pitch */
     FLAT_VECTORS, /* 0: vectors, of which each channel is one float */
     FLAT_BEFORE,
     FLAT_SIZE,
-    FLAT_FUNCTION, /* BINARY: 0 add, 1 subtract, 2 multiply, 3 divide, 4 maximum, 5 minimum */
+    FLAT_FUNCTION, /* BINARY: 0 add, 1 subtract, 2 multiply, 3 divide, 4 maximum, 5 minimum
+                    * SOFTMAX: channels that have a sum together, 0 for all */
     FLAT_BY_CHANNEL, /* BINARY: 1 if b is one number per channel */
 };
 enum {
@@ -302,6 +310,73 @@ enum { /* BH_QUANTISE: quad = x / SCALE + ZERO, rounded; IN has the planes of al
     CONVERT_SCALE = FLAT_SIZE + 1, /* bits of a float */
     CONVERT_ZERO,
     CONVERT_CHANNELS, /* of DEQUANTISE */
+};
+
+enum { /* BH_GATHER: out(c, i, j) = arena[rows[c · OUT_HEIGHT + i] + columns[j]] */
+    GATHER_OUT,
+    GATHER_OUT_STRIDE,
+    GATHER_OUT_HEIGHT,
+    GATHER_OUT_WIDTH,
+    GATHER_OUT_PITCH,
+    GATHER_BEFORE,
+    GATHER_SIZE,
+    GATHER_STEP, /* columns[j] is j · STEP; 0: they are a table */
+};
+enum {
+    GATHER_ROWS_REF,    /* int32 [channels · OUT_HEIGHT]: addresses */
+    GATHER_COLUMNS_REF, /* int32 [OUT_WIDTH]: floats from there, not negative; empty if there is a step */
+};
+
+enum { /* BH_NORM: (in - mean) / sqrt(variance + EPSILON) · scale + shift; in and out have the same pitch */
+    NORM_OUT,
+    NORM_OUT_STRIDE,
+    NORM_VECTORS, /* 0: vectors, of which each channel is one float */
+    NORM_BEFORE,
+    NORM_SIZE,
+    NORM_GROUP,   /* channels that have mean and variance together */
+    NORM_PIXELS,  /* of a plane, all of which count; 0: every pixel has its own mean and variance */
+    NORM_EPSILON, /* bits of a float */
+};
+enum {
+    NORM_IN_REF,
+    NORM_SCALE_REF, /* float [channels] */
+    NORM_SHIFT_REF, /* float [channels] */
+    NORM_MASK_REF,  /* uint16 [vectors] */
+};
+
+enum { /* BH_MATMUL: out(r, p) = SCALE · Σ_k arena[rows[r] + steps[k]] · arena[columns[group of r][k] + p] */
+    MATMUL_OUT,
+    MATMUL_OUT_STRIDE,
+    MATMUL_VECTORS, /* of 16 pixels */
+    MATMUL_BEFORE,
+    MATMUL_SIZE,
+    MATMUL_GROUPS, /* of rows, equally many in each */
+    MATMUL_SCALE,  /* bits of a float */
+};
+enum {
+    MATMUL_ROWS_REF,    /* int32 [rows]: addresses */
+    MATMUL_STEPS_REF,   /* int32 [k]: floats from there */
+    MATMUL_COLUMNS_REF, /* int32 [groups · k]: planes */
+    MATMUL_MASK_REF,    /* uint16 [vectors] */
+};
+
+enum { /* BH_REUSE: what SPMM computes, one block of all rows; `width` is their number up to a multiple of 16 */
+    REUSE_VECTORS, /* as of SPMM */
+    REUSE_LENGTH,  /* columns of a slab; the last one may be shorter */
+    REUSE_HASHES,  /* hyper-planes of a slab; `padded` is their number up to a multiple of 4 */
+    REUSE_BEFORE,
+    REUSE_SIZE,
+    REUSE_ROOM, /* address of 2 · pixels · width + 3 · pixels + 2^hashes floats to work in; pixels = 16 · VECTORS */
+};
+enum {
+    REUSE_COLUMNS_REF, /* int32 */
+    REUSE_PLANES_REF,  /* float [columns][padded] */
+    REUSE_OFFSETS_REF, /* float [slabs][padded]: what products with hyper-planes are compared with */
+    REUSE_WEIGHTS_REF, /* float [columns][width] */
+    REUSE_BIAS_REF,    /* float [width] */
+    REUSE_OUT_REF,     /* int32 [rows]: planes */
+    REUSE_ADDED_REF,   /* int32 [rows]: planes; empty if nothing is added */
+    REUSE_MASK_REF,
 };
 
 #endif

@@ -26,8 +26,12 @@
 #include "ops/copy.h"
 #include "ops/depthwise.h"
 #include "ops/chain.h"
+#include "ops/gather.h"
+#include "ops/matmul.h"
 #include "ops/mean.h"
+#include "ops/norm.h"
 #include "ops/pool.h"
+#include "ops/reuse.h"
 #include "ops/runs.h"
 #include "ops/runs8.h"
 #include "ops/resize.h"
@@ -37,6 +41,6 @@ const bh_kernels BH_KERNELS = {
     BH_ISA_NAME,
     {bh_spmm, bh_spmv, bh_copy, bh_pool, bh_mean, bh_affine, bh_binary, bh_resize, bh_softmax,
      bh_depthwise, bh_runs, bh_spmm8, bh_spmv8, bh_quantise, bh_dequantise,
-     bh_runs8},
+     bh_runs8, bh_gather_planes, bh_norm, bh_matmul, bh_reuse},
     bh_chain,
 };

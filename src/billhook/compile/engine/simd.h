@@ -26,6 +26,10 @@ BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return _mm512_add_ps(a, b); }
 BH_INLINE bh_vec bh_sub(bh_vec a, bh_vec b) { return _mm512_sub_ps(a, b); }
 BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return _mm512_mul_ps(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return _mm512_div_ps(a, b); }
+BH_INLINE bh_vec bh_sqrt(bh_vec v) { return _mm512_sqrt_ps(v); }
+BH_INLINE bh_vec bh_pick_floats(const float *p, const int32_t *at) { /* p[at[i]] */
+    return _mm512_i32gather_ps(_mm512_loadu_si512(at), p, 4);
+}
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return _mm512_max_ps(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return _mm512_min_ps(a, b); }
 BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) {
@@ -67,6 +71,10 @@ BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return _mm256_add_ps(a, b); }
 BH_INLINE bh_vec bh_sub(bh_vec a, bh_vec b) { return _mm256_sub_ps(a, b); }
 BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return _mm256_mul_ps(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return _mm256_div_ps(a, b); }
+BH_INLINE bh_vec bh_sqrt(bh_vec v) { return _mm256_sqrt_ps(v); }
+BH_INLINE bh_vec bh_pick_floats(const float *p, const int32_t *at) {
+    return _mm256_i32gather_ps(p, _mm256_loadu_si256((const __m256i *)(const void *)at), 4);
+}
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return _mm256_max_ps(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return _mm256_min_ps(a, b); }
 BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) {
@@ -104,6 +112,11 @@ BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return vaddq_f32(a, b); }
 BH_INLINE bh_vec bh_sub(bh_vec a, bh_vec b) { return vsubq_f32(a, b); }
 BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return vmulq_f32(a, b); }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return vdivq_f32(a, b); }
+BH_INLINE bh_vec bh_sqrt(bh_vec v) { return vsqrtq_f32(v); }
+BH_INLINE bh_vec bh_pick_floats(const float *p, const int32_t *at) {
+    const float lanes[4] = {p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
+    return vld1q_f32(lanes);
+}
 BH_INLINE bh_vec bh_max(bh_vec a, bh_vec b) { return vmaxq_f32(a, b); }
 BH_INLINE bh_vec bh_min(bh_vec a, bh_vec b) { return vminq_f32(a, b); }
 BH_INLINE bh_vec bh_nan_of(bh_vec a, bh_vec otherwise) { return vbslq_f32(vceqq_f32(a, a), otherwise, a); }
@@ -138,6 +151,14 @@ BH_INLINE bh_vec bh_add(bh_vec a, bh_vec b) { return a + b; }
 BH_INLINE bh_vec bh_sub(bh_vec a, bh_vec b) { return a - b; }
 BH_INLINE bh_vec bh_mul(bh_vec a, bh_vec b) { return a * b; }
 BH_INLINE bh_vec bh_div(bh_vec a, bh_vec b) { return a / b; }
+BH_INLINE bh_vec bh_sqrt(bh_vec v) { /* Heron's method, without the library of mathematics */
+    bh_vec s = (bh_vec)(((bh_ints)v >> 1) + 0x1fbd1df5);
+    for (int i = 0; i < 4; i++) s = (s + v / s) * (bh_vec){0.5f, 0.5f, 0.5f, 0.5f};
+    return s;
+}
+BH_INLINE bh_vec bh_pick_floats(const float *p, const int32_t *at) {
+    return (bh_vec){p[at[0]], p[at[1]], p[at[2]], p[at[3]]};
+}
 BH_INLINE bh_vec bh_pick(bh_ints which, bh_vec then, bh_vec otherwise) {
     return (bh_vec)((which & (bh_ints)then) | (~which & (bh_ints)otherwise));
 }

@@ -32,6 +32,17 @@ static inline uint64_t bh_span(uint32_t height, uint32_t width, uint32_t pitch) 
 /* Addresses that a table holds: `what` is refused if one of them does not fit. */
 int bh_check_pixels(const bh_check *check, bh_ref table, bh_extent extent, const char *what);
 
+/* Whether `count` planes, `stride` floats apart from `first` on, can be written. */
+int bh_check_written(const bh_check *check, uint32_t first, uint32_t stride, uint32_t count, bh_extent extent);
+
+/* AFFINE, BINARY, SOFTMAX, NORM and conversions, but for what they have of their own. */
+int bh_check_flat(const bh_check *check, const bh_instruction *op);
+
+int bh_check_gather(const bh_check *check, const bh_instruction *op);
+int bh_check_norm(const bh_check *check, const bh_instruction *op);
+int bh_check_matmul(const bh_check *check, const bh_instruction *op);
+int bh_check_softmax(const bh_check *check, const bh_instruction *op);
+
 /* Check the whole file and fill in the rest of `model`, whose bytes and size are known. */
 bh_status bh_validate(bh_model *model, char *why);
 

@@ -17,7 +17,7 @@
 static uint64_t arena_of(const bh_check *check) { return check->model->header->arena; }
 
 /* Whether `count` planes, `stride` floats apart from `first` on, can be written. */
-static int writes(const bh_check *check, uint32_t first, uint32_t stride, uint32_t count, bh_extent extent) {
+int bh_check_written(const bh_check *check, uint32_t first, uint32_t stride, uint32_t count, bh_extent extent) {
     uint64_t arena = arena_of(check);
     int fits = first <= arena && stride <= arena && extent.behind <= arena && extent.ahead <= first &&
                first + (uint64_t)(count - 1) * stride + extent.behind <= arena;
@@ -44,6 +44,13 @@ static int writes_listed(const bh_check *check, bh_ref table, bh_extent extent) 
     for (uint32_t i = 0; i < table.count; i++)
         if (at[i] != -1 && (at[i] < first || at[i] > last))
             return bh_refuse(check, "writes outside the arena");
+    return 1;
+}
+
+static int planes_listed(const bh_check *check, bh_ref table) {
+    if (!bh_check_ref(check, table, sizeof(int32_t))) return 0;
+    for (uint32_t i = 0; i < table.count; i++)
+        if (bh_i32(check->model, table)[i] < 0) return bh_refuse(check, "a row is written nowhere");
     return 1;
 }
 
@@ -195,7 +202,7 @@ static int check_planes(const bh_check *check, const bh_instruction *op) {
         return bh_refuse(check, "planes are smaller than their pixels");
     if (arg[COPY_SIZE]) written.behind = arg[COPY_SIZE];
     return bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
-           writes(check, arg[COPY_OUT], arg[COPY_OUT_STRIDE], in.count, written);
+           bh_check_written(check, arg[COPY_OUT], arg[COPY_OUT_STRIDE], in.count, written);
 }
 
 static int check_copy(const bh_check *check, const bh_instruction *op) {
@@ -214,7 +221,7 @@ static int check_pool(const bh_check *check, const bh_instruction *op) {
             return bh_refuse(check, "windows have no sensible size");
     if (arg[POOL_TOP] > LARGEST_WINDOW || arg[POOL_LEFT] > LARGEST_WINDOW)
         return bh_refuse(check, "windows have no sensible padding");
-    if (arg[POOL_MODE] > 3) return bh_refuse(check, "unknown mode");
+    if (arg[POOL_MODE] > 5) return bh_refuse(check, "unknown mode");
     if (arg[POOL_MODE] == 3 && ((uint64_t)arg[POOL_KERNEL_X] * arg[POOL_DILATION_X] > WIDEST_OF_BYTES ||
                                 arg[POOL_STRIDE_X] > WIDEST_STEP_OF_BYTES || arg[POOL_AREA] > 255))
         return bh_refuse(check, "windows of bytes have no sensible size");
@@ -227,7 +234,7 @@ static int check_mean(const bh_check *check, const bh_instruction *op) {
     if (!bh_check_plane(check, arg[MEAN_HEIGHT], arg[MEAN_WIDTH], arg[MEAN_PITCH])) return 0;
     uint64_t read = bh_span(arg[MEAN_HEIGHT], arg[MEAN_WIDTH], arg[MEAN_PITCH]);
     return bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
-           writes(check, arg[MEAN_OUT], arg[MEAN_OUT_STRIDE], in.count, (bh_extent){0, 1});
+           bh_check_written(check, arg[MEAN_OUT], arg[MEAN_OUT_STRIDE], in.count, (bh_extent){0, 1});
 }
 
 /* What AFFINE, BINARY, SOFTMAX and conversions have in common, with `planes` that are written. */
@@ -245,10 +252,10 @@ static int check_flat_planes(const bh_check *check, const bh_instruction *op, ui
     }
     return bh_check_ref(check, mask, 2) &&
            bh_check_pixels(check, in, (bh_extent){0, read}, "reads outside the arena") &&
-           writes(check, arg[FLAT_OUT], arg[FLAT_OUT_STRIDE], planes, written);
+           bh_check_written(check, arg[FLAT_OUT], arg[FLAT_OUT_STRIDE], planes, written);
 }
 
-static int check_flat(const bh_check *check, const bh_instruction *op) {
+int bh_check_flat(const bh_check *check, const bh_instruction *op) {
     return check_flat_planes(check, op, op->ref[FLAT_IN_REF].count);
 }
 
@@ -270,7 +277,7 @@ static int check_affine(const bh_check *check, const bh_instruction *op) {
     const bh_ref in = op->ref[FLAT_IN_REF], scale = op->ref[FLAT_SCALE_REF], shift = op->ref[FLAT_SHIFT_REF];
     if ((scale.count && scale.count != in.count) || (shift.count && shift.count != in.count))
         return bh_refuse(check, "not one scale and shift for every channel");
-    return bh_check_ref(check, scale, 4) && bh_check_ref(check, shift, 4) && check_flat(check, op);
+    return bh_check_ref(check, scale, 4) && bh_check_ref(check, shift, 4) && bh_check_flat(check, op);
 }
 
 static int check_binary(const bh_check *check, const bh_instruction *op) {
@@ -279,7 +286,7 @@ static int check_binary(const bh_check *check, const bh_instruction *op) {
     if (op->ref[FLAT_SCALE_REF].count != op->ref[FLAT_IN_REF].count)
         return bh_refuse(check, "its two values have different numbers of channels");
     uint64_t read = by_channel || !vectors ? 1 : (uint64_t)vectors * BH_VECTOR;
-    return check_flat(check, op) &&
+    return bh_check_flat(check, op) &&
            bh_check_pixels(check, op->ref[FLAT_SCALE_REF], (bh_extent){0, read}, "reads outside the arena");
 }
 
@@ -351,6 +358,37 @@ static int check_chain(const bh_check *check, const bh_instruction *op, uint64_t
     return writes_listed(check, product->ref[SPMM_OUT_REF], extent);
 }
 
+static int check_reuse(const bh_check *check, const bh_instruction *op) {
+    const uint32_t *arg = op->arg;
+    const uint32_t length = arg[REUSE_LENGTH], hashes = arg[REUSE_HASHES], vectors = arg[REUSE_VECTORS];
+    const bh_ref columns = op->ref[REUSE_COLUMNS_REF], planes = op->ref[REUSE_PLANES_REF];
+    const bh_ref offsets = op->ref[REUSE_OFFSETS_REF], weights = op->ref[REUSE_WEIGHTS_REF];
+    const bh_ref bias = op->ref[REUSE_BIAS_REF], out = op->ref[REUSE_OUT_REF], added = op->ref[REUSE_ADDED_REF];
+    const uint64_t arena = arena_of(check), padded = (uint64_t)(hashes + 3) / 4 * 4;
+    if (!length || !hashes || hashes > BH_REUSE_HASHES)
+        return bh_refuse(check, "slabs have no sensible length or number of hyper-planes");
+    const uint64_t slabs = ((uint64_t)columns.count + length - 1) / length;
+    if (planes.count != columns.count * padded || offsets.count != slabs * padded)
+        return bh_refuse(check, "not one hyper-plane for every column and slab");
+    if (!out.count || bias.count % BH_VECTOR || bias.count < out.count ||
+        weights.count != (uint64_t)columns.count * bias.count)
+        return bh_refuse(check, "not one weight for every row and column");
+    if (added.count && added.count != out.count) return bh_refuse(check, "not one added plane for every row");
+    const uint64_t pixels = (uint64_t)vectors * BH_VECTOR;
+    if (!vectors || pixels > arena || bias.count > arena)
+        return bh_refuse(check, "planes are empty or larger than the arena");
+    if (arg[REUSE_SIZE] < pixels) return bh_refuse(check, "planes are smaller than their pixels");
+    if (op->ref[REUSE_MASK_REF].count != vectors) return bh_refuse(check, "not one mask for every vector");
+    const uint64_t room = 2 * pixels * bias.count + 3 * pixels + ((uint64_t)1 << hashes);
+    const bh_ref floats[] = {planes, offsets, weights, bias};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        if (!bh_check_ref(check, floats[i], 4)) return 0;
+    return bh_check_ref(check, op->ref[REUSE_MASK_REF], 2) &&
+           writes(check, arg[REUSE_ROOM], 0, 1, (bh_extent){0, room}) && reads_shifted(check, columns, pixels) &&
+           reads_shifted(check, added, pixels) && planes_listed(check, out) &&
+           writes_listed(check, out, (bh_extent){arg[REUSE_BEFORE], arg[REUSE_SIZE]});
+}
+
 static int check_depthwise(const bh_check *check, const bh_instruction *op) {
     const uint32_t *arg = op->arg;
     const uint32_t kernel = arg[DEPTHWISE_KERNEL], stride = arg[DEPTHWISE_STRIDE];
@@ -389,10 +427,13 @@ int bh_check_instruction(const bh_check *check, const bh_instruction *op) {
         [BH_COPY] = {"copy", check_copy},       [BH_POOL] = {"pool", check_pool},
         [BH_MEAN] = {"mean", check_mean},       [BH_AFFINE] = {"affine", check_affine},
         [BH_BINARY] = {"binary", check_binary}, [BH_RESIZE] = {"resize", check_resize},
-        [BH_SOFTMAX] = {"softmax", check_flat}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
+        [BH_SOFTMAX] = {"softmax", bh_check_softmax}, [BH_DEPTHWISE] = {"depthwise", check_depthwise},
         [BH_RUNS] = {"runs", check_runs},       [BH_SPMM8] = {"spmm8", check_spmm8},
         [BH_SPMV8] = {"spmv8", check_spmv8},    [BH_QUANTISE] = {"quantise", check_quantise},
         [BH_DEQUANTISE] = {"dequantise", check_dequantise}, [BH_RUNS8] = {"runs8", check_runs8},
+        [BH_GATHER] = {"gather", bh_check_gather}, [BH_NORM] = {"norm", bh_check_norm},
+        [BH_MATMUL] = {"matmul", bh_check_matmul},
+        [BH_REUSE] = {"reuse", check_reuse},
     };
     if (op->kind >= BH_KINDS) return bh_refuse(check, "unknown kind");
     bh_check named = *check;

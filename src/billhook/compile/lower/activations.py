@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import numpy as np
 
 from billhook.compile.ir import RELU, Activation, Softmax
-from billhook.compile.lower.arithmetic import activate, affine, combine, per_plane
-from billhook.compile.lower.base import Builder, Numbers, Refusal, View, operator
+from billhook.compile.lower.arithmetic import activate, affine, combine
+from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.channels import channels_first
+from billhook.compile.lower.constants import per_plane
+from billhook.compile.lower.turned import Turned, inverse, lying, turned
+from billhook.compile.lower.view import Numbers, View
 from billhook.graph.rules._base import Call
 
-_MOST_GROUPS = 64  # softmaxes side by side; more of them are attention over pixels
 _INFINITY = float("inf")
 
 _ACTIVATIONS: dict[str, Callable[[Call], Activation]] = {
@@ -45,45 +47,46 @@ def _clip(call: Call, low: str | None, high: str | None) -> Activation:
 
 
 @operator(*_ACTIVATIONS)
-def _activation(build: Builder, call: Call) -> View:
-    return activate(build, call, build.tensor(call), _ACTIVATIONS[call.name](call))
+def _activation(build: Builder, call: Call) -> View | Turned:
+    x, order = lying(build.loose(call))
+    return turned(activate(build, call, x, _ACTIVATIONS[call.name](call)), order)
 
 
 @operator("prelu _prelu_kernel")
-def _prelu(build: Builder, call: Call) -> View:
-    x, weight = build.tensor(call, "self"), build.constant(call, "weight")
+def _prelu(build: Builder, call: Call) -> View | Turned:
+    (x, order), weight = lying(build.loose(call, "self")), build.constant(call, "weight")
     assert weight is not None
     slopes = weight.detach().double().numpy().reshape(-1)
     if slopes.size == 1:
-        return activate(build, call, x, Activation("leaky", float(slopes[0])))
-    slopes = per_plane(x, slopes.reshape(-1, *[1] * (len(x.shape) - 1))).reshape(
-        *x.planes.shape, *[1] * len(x.spatial)
-    )
+        return turned(activate(build, call, x, Activation("leaky", float(slopes[0]))), order)
+    slopes = slopes.reshape(-1, *[1] * (len(x.shape) - 1)).transpose(inverse(order))
+    slopes = per_plane(x, slopes).reshape(*x.planes.shape, *[1] * len(x.spatial))
     below = activate(build, call, x, Activation("clip", -_INFINITY, 0.0))
     below = affine(build, call, below, slopes, np.zeros(()))
-    return combine(build, call, "add", activate(build, call, x, RELU), below)
+    return turned(combine(build, call, "add", activate(build, call, x, RELU), below), order)
 
 
 @operator("softmax _softmax")
-def _softmax(build: Builder, call: Call) -> View:
-    x = build.tensor(call)
-    axis = build.axis(int(call["dim"]), x)
-    if axis >= x.planes.ndim:
-        raise Refusal("runs over pixels")
+def _softmax(build: Builder, call: Call) -> View | Turned:
+    x = build.loose(call)
+    return softmax(build, call, x, build.axis(int(call["dim"]), x))
+
+
+def softmax(build: Builder, call: Call, given: View | Turned, dim: int) -> View | Turned:
+    """Append a softmax over a dimension of a sample."""
+    x, order = lying(given)
+    if order[dim] >= x.planes.ndim:
+        x, order = channels_first(build, given, dim, call.node.name)
+    axis = order[dim]
     moved = np.moveaxis(x.planes, axis, -1)
     groups = moved.reshape(-1, moved.shape[-1])
     if len(groups) > 1 and groups.shape[1] == 2:
-        return x.of(np.moveaxis(_of_pairs(build, call, x, moved), -1, axis))
-    if len(groups) > _MOST_GROUPS:
-        raise Refusal(f"runs over {len(groups)} groups of planes")
-    made = []
-    for group in groups:
-        source = build.read(View(group, x.spatial), call.node.name)
-        value = build.run(Softmax, call, [source], (source.channels, source.height, source.width))
-        made.append(build.view(value, (group.size, *x.spatial)).planes.reshape(-1))
-    planes = np.stack(made).reshape(moved.shape)
-    assert planes.size == prod(x.planes.shape)
-    return x.of(np.moveaxis(planes, -1, axis))
+        return turned(x.of(np.moveaxis(_of_pairs(build, call, x, moved), -1, axis)), order)
+    source = build.read(View(groups, x.spatial), call.node.name)
+    size = (source.channels, source.height, source.width)
+    value = build.run(Softmax, call, [source], size, groups=len(groups))
+    planes = build.view(value, (groups.size, *x.spatial)).planes.reshape(moved.shape)
+    return turned(x.of(np.moveaxis(planes, -1, axis)), order)
 
 
 def _of_pairs(build: Builder, call: Call, x: View, pairs: Numbers) -> Numbers:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from billhook.compile.ir import NONE, Activate, Activation, Affine, Binary, Convolution, Pair, Resize
-from billhook.compile.lower.base import Builder, Doubles, Refusal, Shape, View, operator
+from billhook.compile.ir import NONE, Activate, Activation, Affine, Binary, Pair, Resize
+from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.constants import constant, constant_planes, per_plane, varies
+from billhook.compile.lower.turned import Turned, inverse, lying, turned
+from billhook.compile.lower.view import Doubles, Shape, View
 from billhook.graph.rules._base import Call
 
 Function = Literal["add", "subtract", "multiply", "divide", "maximum", "minimum"]
@@ -36,28 +40,6 @@ def affine(build: Builder, call: Call, x: View, scale: Doubles, shift: Doubles) 
     return build.view(made, x.shape)
 
 
-def constant_planes(build: Builder, call: Call, like: View, values: Doubles) -> View:
-    """Append planes of the size of those of `like`, each with one number at all its pixels."""
-    source = build.read(View(like.planes.reshape(-1)[:1], like.spatial), call.node.name)
-    made = build.run(
-        Convolution,
-        call,
-        [source],
-        (values.size, source.height, source.width),
-        weight=np.zeros((values.size, 1, 1, 1), np.float32),
-        bias=values.reshape(-1).astype(np.float32),
-    )
-    return build.view(made, (*values.shape, *like.spatial))
-
-
-def per_plane(x: View, values: Doubles) -> Doubles:
-    """Return one number per plane of `x` of what broadcasts to a sample of it."""
-    table = np.broadcast_to(values, x.shape).reshape(x.planes.size, x.pixels)
-    if (table != table[:, :1]).any():
-        raise Refusal("has a constant that differs from pixel to pixel")
-    return np.ascontiguousarray(table[:, 0])
-
-
 def spread(build: Builder, call: Call, x: View, size: Pair, shape: Shape) -> View:
     """Append planes of `size` = height, width from planes of one row, one column or one pixel."""
     height, width = build.size(x)
@@ -78,10 +60,13 @@ def spread(build: Builder, call: Call, x: View, size: Pair, shape: Shape) -> Vie
 
 
 @operator("add sub mul div true_divide maximum minimum rsub")
-def _arithmetic(build: Builder, call: Call) -> View:
-    a, b = build.operand(call, "self"), build.operand(call, "other")
+def _arithmetic(build: Builder, call: Call) -> View | Turned:
+    given = build.operand(call, "self"), build.operand(call, "other")
     if call.get("rounding_mode") is not None:
         raise Refusal(f"rounds ({call['rounding_mode']})")
+    (a, b), order = _in_one_order(build, call, given)
+    shape = build.shape(call)
+    shape = tuple(shape[d] for d in inverse(order))
     name = "sub" if call.name == "rsub" else call.name
     a, b = (b, a) if call.name == "rsub" else (a, b)
     alpha = call.get("alpha")
@@ -89,10 +74,38 @@ def _arithmetic(build: Builder, call: Call) -> View:
         b = affine(build, call, b, np.array(alpha), np.zeros(())) if isinstance(b, View) else b * alpha
     function = _FUNCTIONS[name]
     if isinstance(a, View) and isinstance(b, View):
-        return _binary(build, call, function, a, b)
-    if isinstance(a, View):
-        return _with_constant(build, call, function, a, _sample(build, call, b))
-    return _constant_first(build, call, function, _sample(build, call, a), b)
+        made = _binary(build, call, function, a, b, shape)
+    elif isinstance(a, View):
+        assert not isinstance(b, View)
+        made = _with_constant(build, call, function, a, b, shape)
+    else:
+        assert isinstance(b, View)
+        made = _constant_first(build, call, function, a, b, shape)
+    return turned(made, order)
+
+
+def _in_one_order(
+    build: Builder, call: Call, given: Sequence[Any]
+) -> tuple[list[View | Doubles], Sequence[int]]:
+    """Return operands, constants as they meet one sample, in the order of the first one that is turned."""
+    rank = len(call.shape) - 1
+    order = next((x.order for x in given if isinstance(x, Turned)), ())
+    fits = all(
+        len(x.shape) == rank and isinstance(turned(x, inverse(order)), View)
+        for x in given
+        if order and isinstance(x, View | Turned)
+    )
+    order = order if order and fits else tuple(range(rank))
+    found: list[View | Doubles] = []
+    for x in given:
+        if isinstance(x, View | Turned):
+            x = turned(x, inverse(order)) if len(x.shape) == rank else x
+            found.append(build.plain(x, call.node.name))
+        else:
+            array = _sample(build, call, x)
+            wide = array.reshape((1,) * (rank - array.ndim) + array.shape)
+            found.append(wide.transpose(inverse(order)))
+    return found, order
 
 
 _FUNCTIONS: dict[str, Function] = {
@@ -117,36 +130,43 @@ def _sample(build: Builder, call: Call, constant: Any) -> Doubles:
     return array
 
 
-def _with_constant(build: Builder, call: Call, function: Function, x: View, constant: Doubles) -> View:
-    x = broadcast(build, call, x, build.shape(call))
+def _with_constant(
+    build: Builder, call: Call, function: Function, x: View, values: Doubles, shape: Shape
+) -> View:
+    x = broadcast(build, call, x, shape)
+    if varies(x, values):
+        return _binary(build, call, function, x, constant(build, call, x, values), shape)
     zero, one = np.zeros(()), np.ones(())
     match function:
         case "add":
-            return affine(build, call, x, one, constant)
+            return affine(build, call, x, one, values)
         case "subtract":
-            return affine(build, call, x, one, -constant)
+            return affine(build, call, x, one, -values)
         case "multiply":
-            return affine(build, call, x, constant, zero)
+            return affine(build, call, x, values, zero)
         case "divide":
-            return affine(build, call, x, 1 / constant, zero)
-    values = per_plane(x, constant)
-    if (values == values[0]).all():
-        bound = float(values[0])
+            return affine(build, call, x, 1 / values, zero)
+    each = per_plane(x, values)
+    if (each == each[0]).all():
+        bound = float(each[0])
         low, high = (bound, float("inf")) if function == "maximum" else (float("-inf"), bound)
         return activate(build, call, x, Activation("clip", low, high))
-    planes = constant_planes(build, call, x, values.reshape(x.planes.shape))
-    return _binary(build, call, function, x, planes)
+    planes = constant_planes(build, call, x, each.reshape(x.planes.shape))
+    return _binary(build, call, function, x, planes, shape)
 
 
-def _constant_first(build: Builder, call: Call, function: Function, constant: Doubles, x: View) -> View:
-    if function == "subtract":
-        x = broadcast(build, call, x, build.shape(call))
-        return affine(build, call, x, -np.ones(()), constant)
+def _constant_first(
+    build: Builder, call: Call, function: Function, values: Doubles, x: View, shape: Shape
+) -> View:
     if function in _SYMMETRIC:
-        return _with_constant(build, call, function, x, constant)
-    x = broadcast(build, call, x, build.shape(call))
-    planes = constant_planes(build, call, x, per_plane(x, constant).reshape(x.planes.shape))
-    return _binary(build, call, function, planes, x)
+        return _with_constant(build, call, function, x, values, shape)
+    x = broadcast(build, call, x, shape)
+    if varies(x, values):
+        return _binary(build, call, function, constant(build, call, x, values), x, shape)
+    if function == "subtract":
+        return affine(build, call, x, -np.ones(()), values)
+    planes = constant_planes(build, call, x, per_plane(x, values).reshape(x.planes.shape))
+    return _binary(build, call, function, planes, x, shape)
 
 
 @operator("expand expand_as broadcast_to")
@@ -177,8 +197,9 @@ def _spread_to(build: Builder, call: Call, x: View, size: Shape) -> View:
     return spread(build, call, x, (size[0], size[1]), (*x.shape[:-2], *size))
 
 
-def _binary(build: Builder, call: Call, function: Function, a: View, b: View) -> View:
-    shape = build.shape(call)
+def _binary(build: Builder, call: Call, function: Function, a: View, b: View, shape: Shape) -> View:
+    if a.shape == b.shape and (a.spatial, build.size(a)) != (b.spatial, build.size(b)):
+        a, b = build.planar(a, call.node.name), build.planar(b, call.node.name)
     if a.pixels < b.pixels and function in _SYMMETRIC:
         a, b = b, a
     inside = len(a.spatial)
@@ -210,36 +231,34 @@ def _binary(build: Builder, call: Call, function: Function, a: View, b: View) ->
 
 
 @operator("neg negative")
-def _negative(build: Builder, call: Call) -> View:
-    return affine(build, call, build.tensor(call), -np.ones(()), np.zeros(()))
+def _negative(build: Builder, call: Call) -> View | Turned:
+    x, order = lying(build.loose(call))
+    return turned(affine(build, call, x, -np.ones(()), np.zeros(())), order)
 
 
 @operator("reciprocal")
-def _reciprocal(build: Builder, call: Call) -> View:
-    return _constant_first(build, call, "divide", np.ones(()), build.tensor(call))
+def _reciprocal(build: Builder, call: Call) -> View | Turned:
+    x, order = lying(build.loose(call))
+    return turned(_constant_first(build, call, "divide", np.ones(()), x, x.shape), order)
 
 
-@operator("square")
-def _square(build: Builder, call: Call) -> View:
-    x = build.tensor(call)
-    return _binary(build, call, "multiply", x, x)
-
-
-@operator("pow")
-def _power(build: Builder, call: Call) -> View:
-    x, exponent = build.tensor(call), build.operand(call, "exponent")
+@operator("square pow")
+def _power(build: Builder, call: Call) -> View | Turned:
+    x, order = lying(build.loose(call))
+    exponent = 2 if call.name == "square" else build.operand(call, "exponent")
     if exponent not in (1, 2, 3):
         raise Refusal("has an exponent other than 1, 2 or 3")
     made = x
     for _ in range(int(exponent) - 1):
-        made = _binary(build, call, "multiply", made, x)
-    return made
+        made = _binary(build, call, "multiply", made, x, x.shape)
+    return turned(made, order)
 
 
 @operator("abs")
-def _absolute(build: Builder, call: Call) -> View:
-    x = build.tensor(call)
-    return _binary(build, call, "maximum", x, affine(build, call, x, -np.ones(()), np.zeros(())))
+def _absolute(build: Builder, call: Call) -> View | Turned:
+    x, order = lying(build.loose(call))
+    negative = affine(build, call, x, -np.ones(()), np.zeros(()))
+    return turned(_binary(build, call, "maximum", x, negative, x.shape), order)
 
 
 def combine(build: Builder, call: Call, function: Function, a: View, b: View) -> View:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
 from billhook.compile.ir import Flatten, Op, Pair, Select, Value
+from billhook.compile.lower.turned import Turned, places, reshaped
+from billhook.compile.lower.view import Doubles as Doubles
+from billhook.compile.lower.view import Numbers, Shape, View, arranged
+from billhook.compile.planes import Rearrange
 from billhook.graph.rules._base import Call
 
-Numbers = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
-Shape = tuple[int, ...]
 Lowering = Callable[["Builder", Call], Any]
 OPERATORS: dict[str, Lowering] = {}
 _WINDOW = ("kernel", "stride", "dilation")
@@ -45,43 +44,6 @@ def operator(*names: str) -> Callable[[F], F]:
         return function
 
     return register
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One sample of a tensor as planes.
-
-    Attributes:
-        planes: Numbers of planes in the builder's count, shaped like the leading dimensions of a sample.
-        spatial: Sizes of the trailing dimensions, in all the pixels of a plane; () if that is one.
-    """
-
-    planes: Numbers
-    spatial: Shape
-
-    @property
-    def shape(self) -> Shape:
-        """Of one sample."""
-        return (*self.planes.shape, *self.spatial)
-
-    @property
-    def pixels(self) -> int:
-        """Of one plane."""
-        return prod(self.spatial)
-
-    def of(self, planes: Numbers) -> View:
-        """Return a view of other planes of the same size."""
-        return View(planes, self.spatial)
-
-
-def arranged(planes: Numbers, pixels: int, shape: Shape) -> View | None:
-    """Return planes as a tensor of `shape`; None if a dimension would hold a part of a plane's pixels."""
-    at = len(shape)
-    while at and prod(shape[at:]) < pixels:
-        at -= 1
-    if prod(shape[at:]) != pixels or prod(shape[:at]) != planes.size:
-        return None
-    return View(planes.reshape(shape[:at]), shape[at:])
 
 
 def fixed_shape(tensor: Tensor) -> Shape:
@@ -113,6 +75,8 @@ class Builder:
         self._names: set[str] = set()
         self._selected: dict[bytes, Value] = {}
         self._flat: dict[Value, Value] = {}  # what a Flatten made → what it read
+        self._moved: dict[tuple[Turned, Shape], View] = {}
+        self._planar: dict[tuple[bytes, Shape], View] = {}
 
     def value(self, name: str, channels: int, height: int = 1, width: int = 1) -> Value:
         """Return a new value; its planes get numbers."""
@@ -155,11 +119,60 @@ class Builder:
         return self.results[argument] if isinstance(argument, fx.Node) else argument
 
     def tensor(self, call: Call, *names: str) -> View:
-        """Return an argument that must be no constant."""
+        """Return an argument that must be no constant, with its pixels in place."""
+        return self.plain(self.loose(call, *names), call.node.name)
+
+    def loose(self, call: Call, *names: str) -> View | Turned:
+        """Return an argument that must be no constant, as it lies."""
         found = self.operand(call, *(names or ("self", "input")))
-        if not isinstance(found, View):
+        if not isinstance(found, View | Turned):
             raise Refusal(f"{(names or ('self',))[0]} is a constant")
         return found
+
+    def plain(self, x: View | Turned, name: str, shape: Shape | None = None) -> View:
+        """Return a tensor, or its numbers in another shape, as planes of its last two dimensions.
+
+        What is a view stays as it is; of a turned one, pixels move, once for each shape.
+        """
+        if isinstance(x, View):
+            return x if shape is None else self.reshape(x, shape, name)
+        shape = x.shape if shape is None else shape
+        if (x, shape) not in self._moved:
+            self._moved[x, shape] = self._rearranged(x, shape, name)
+        return self._moved[x, shape]
+
+    def planar(self, view: View, name: str) -> View:
+        """Return a tensor whose last two dimensions, or its last one, are rows and pixels of its planes."""
+        shape = view.shape
+        inside = min(2, max(0, len(shape) - 1))
+        wanted = (1, 1, *shape[len(shape) - inside :])[-2:]
+        lead = prod(shape[: len(shape) - inside])
+        if view.planes.size == lead and self.size(view) == wanted:
+            return View(view.planes.reshape(shape[: len(shape) - inside]), shape[len(shape) - inside :])
+        key = (view.planes.tobytes(), shape)
+        if key not in self._planar:
+            self._planar[key] = self._rearranged(Turned(view, tuple(range(len(shape)))), shape, name)
+        return self._planar[key]
+
+    def _rearranged(self, x: Turned, shape: Shape, name: str) -> View:
+        inside = min(2, max(0, len(shape) - 1))
+        lead = len(shape) - inside
+        height, width = (1, 1, *shape[lead:])[-2:]
+        size = (prod(shape[:lead]), height, width)
+        source = self.read(x.view, name)
+        found = places(x, size, (source.height, source.width))
+        if found is None and shape != x.shape:
+            return self.reshape(self.plain(x, name), shape, name)
+        if found is None:  # as single numbers, which may go anywhere
+            numbers = self.reshape(x.view, (prod(x.shape),), name).planes.reshape(x.view.shape)
+            numbers = numbers.transpose(x.order).reshape(-1)
+            source = self.read(View(numbers, ()), name)
+            flat = Turned(View(np.arange(numbers.size), ()), (0,))
+            found = places(flat, size, (1, 1))
+            assert found is not None
+        made = self.value(name, *size)
+        self.ops.append(Rearrange((source,), made, *found))
+        return self.view(made, shape)
 
     def constant(self, call: Call, *names: str) -> Tensor | None:
         """Return an argument that must be a constant, None if it is not given."""
@@ -176,7 +189,7 @@ class Builder:
             raise Refusal("mixes samples")
         return shape[1:]
 
-    def axis(self, dim: int, view: View) -> int:
+    def axis(self, dim: int, view: View | Turned) -> int:
         """Return the number of a dimension of the tensor within a sample."""
         rank = len(view.shape) + 1
         if dim % rank == 0:
@@ -208,10 +221,7 @@ class Builder:
         shape = view.shape
         if len(shape) != dims + 1:
             raise Refusal(f"reads a tensor of {len(shape) + 1} dimensions")
-        size = shape[1:] if dims == 2 else (1, shape[1])
-        if view.planes.size != shape[0] or self.size(view) != size:
-            raise Refusal("reads planes that were made by reshaping")
-        return self.read(view, name)
+        return self.read(self.planar(view, name), name)
 
     def vector(self, view: View, name: str) -> Value:
         """Return a tensor [features] as a value; what was flattened comes as it was before."""
@@ -239,6 +249,14 @@ class Builder:
                 self._flat[flat] = value
             found = self.view(flat, shape)
         return found
+
+    def shaped(self, x: View | Turned, shape: Shape, name: str) -> View | Turned:
+        """Return the numbers of a tensor as one of another shape; pixels stay where they are if they can."""
+        if isinstance(x, View):
+            return self.reshape(x, shape, name)
+        if prod(shape) != prod(x.shape):
+            raise Refusal("mixes samples")
+        return reshaped(x, shape) or self.plain(x, name, shape)
 
     def _source_of_flat(self, view: View) -> Value | None:
         owner = self._owner(int(view.planes.flat[0])) if view.planes.size else None

@@ -12,35 +12,29 @@ from torch.nn import functional
 
 from billhook.compile.ir import Convolution, Floats, Linear, Pair
 from billhook.compile.lower.arithmetic import affine
-from billhook.compile.lower.base import Builder, Doubles, Refusal, View, operator
+from billhook.compile.lower.attention import product
+from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.channels import channels_first
+from billhook.compile.lower.parameters import bias_of, floats, pair
+from billhook.compile.lower.transposed import transposed_convolution
+from billhook.compile.lower.turned import Turned, lying, turned
+from billhook.compile.lower.view import View
 from billhook.graph.rules._base import Call
 
 _MOST_WEIGHTS = 1 << 22  # of the matrix that a convolution over a vector becomes
 
 
-def pair(sizes: Any, dims: int = 2, *, fill: int = 1) -> Pair:
-    """Return sizes, or one for all of them, as vertical and horizontal; `fill` stands for a lacking one."""
-    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
-    sizes = sizes * dims if len(sizes) == 1 else sizes
-    return (fill, int(sizes[0])) if dims == 1 else (int(sizes[0]), int(sizes[1]))
-
-
-def floats(values: Tensor | Doubles) -> Floats:
-    """Return a copy of numbers as the IR keeps them."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    return np.array(array, dtype=np.float32, order="C")
-
-
 @operator("conv2d conv1d convolution _convolution")
 def _convolution(build: Builder, call: Call) -> View:
     if call.get("transposed"):
-        raise Refusal("is transposed")
+        return transposed_convolution(build, call)
     x, weight = build.tensor(call, "input"), build.constant(call, "weight")
     assert weight is not None
     dims = weight.dim() - 2
     if dims not in (1, 2):
         raise Refusal(f"has {dims} spatial dimensions")
-    if not x.spatial and x.planes.size != x.shape[0]:
+    numbers = not x.spatial and x.planes.size != x.shape[0]
+    if numbers and x.planes.size * prod(build.shape(call)) <= _MOST_WEIGHTS:
         return _convolution_of_vector(build, call, x, weight)
     if dims == 1:
         weight = weight[:, :, None]
@@ -55,7 +49,7 @@ def _convolution(build: Builder, call: Call) -> View:
         [source],
         (shape[0], 1 if dims == 1 else shape[1], shape[-1]),
         weight=floats(weight),
-        bias=_bias(build, call, shape[0]),
+        bias=bias_of(build, call, shape[0]),
         stride=stride,
         padding=(above, below, left, right),
         dilation=dilation,
@@ -68,15 +62,13 @@ def _convolution_of_vector(build: Builder, call: Call, x: View, weight: Tensor) 
     """Append a convolution over numbers that are a plane each, as a linear layer; most weights are zero."""
     shape = build.shape(call)
     inputs, outputs = x.planes.size, prod(shape)
-    if inputs * outputs > _MOST_WEIGHTS:
-        raise Refusal("runs over the numbers of a long vector")
     convolve = functional.conv1d if weight.dim() == 3 else functional.conv2d
     padding = call["padding"] if isinstance(call["padding"], str) else list(call["padding"])
     each = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *x.shape)
     matrix = convolve(
         each, weight.double(), None, call["stride"], padding, call["dilation"], int(call["groups"])
     ).reshape(inputs, outputs)
-    bias = _bias(build, call, shape[0]).repeat(outputs // shape[0])
+    bias = bias_of(build, call, shape[0]).repeat(outputs // shape[0])
     source = build.read(x, call.node.name)
     made = build.run(Linear, call, [source], (outputs, 1, 1), weight=floats(matrix.T), bias=bias)
     return build.view(made, shape)
@@ -92,21 +84,21 @@ def _padding(padding: Any, kernel: Pair, dilation: Pair, dims: int) -> tuple[int
     return vertical, vertical, horizontal, horizontal
 
 
-def _bias(build: Builder, call: Call, outputs: int) -> Floats:
-    bias = build.constant(call, "bias")
-    return np.zeros(outputs, np.float32) if bias is None else floats(bias)
-
-
 @operator("linear")
-def _linear(build: Builder, call: Call) -> View:
+def _linear(build: Builder, call: Call) -> View | Turned:
+    return linear_of(build, call, build.loose(call))
+
+
+def linear_of(build: Builder, call: Call, x: View | Turned) -> View | Turned:
+    """Append a linear layer."""
     weight = build.constant(call, "weight")
     assert weight is not None
     outputs = 1 if weight.dim() == 1 else weight.shape[0]
-    return _product(build, call, build.tensor(call), weight.reshape(outputs, -1), _bias(build, call, outputs))
+    return _product(build, call, x, weight.reshape(outputs, -1), bias_of(build, call, outputs))
 
 
 @operator("addmm")
-def _addmm(build: Builder, call: Call) -> View:
+def _addmm(build: Builder, call: Call) -> View | Turned:
     if call["alpha"] != 1 or call["beta"] != 1:
         raise Refusal("has alpha or beta")
     weight, bias = build.constant(call, "mat2"), build.constant(call, "self")
@@ -115,24 +107,42 @@ def _addmm(build: Builder, call: Call) -> View:
     if bias.dim() > 1:
         raise Refusal("adds a matrix")
     shift = floats(bias.expand(weight.shape[1]))
-    return _product(build, call, build.tensor(call, "mat1"), weight.T, shift)
+    return _product(build, call, build.loose(call, "mat1"), weight.T, shift)
 
 
 @operator("mm matmul")
-def _matmul(build: Builder, call: Call) -> View:
+def _matmul(build: Builder, call: Call) -> View | Turned:
+    if isinstance(build.operand(call, "mat2", "other"), View | Turned):
+        return product(build, call, build.loose(call, "self"), build.loose(call, "mat2", "other"))
     weight = build.constant(call, "mat2", "other")
     assert weight is not None
     if weight.dim() != 2:
         raise Refusal(f"multiplies by a tensor of {weight.dim()} dimensions")
-    return _product(build, call, build.tensor(call, "self"), weight.T, np.zeros(weight.shape[1], np.float32))
+    return _product(build, call, build.loose(call, "self"), weight.T, np.zeros(weight.shape[1], np.float32))
 
 
-def _product(build: Builder, call: Call, x: View, weight: Tensor, bias: Floats) -> View:
-    """Append weight · x + bias for a vector x."""
-    source = build.vector(x, call.node.name)
-    size = (weight.shape[0], 1, 1)
-    made = build.run(Linear, call, [source], size, weight=floats(weight), bias=bias)
-    return build.view(made, build.shape(call))
+def _product(build: Builder, call: Call, x: View | Turned, weight: Tensor, bias: Floats) -> View | Turned:
+    """Append weight · x + bias: of a vector, or of the last dimension of a tensor, as a 1×1 convolution."""
+    if len(x.shape) == 1:
+        source = build.vector(lying(x)[0], call.node.name)
+        size = (weight.shape[0], 1, 1)
+        made = build.run(Linear, call, [source], size, weight=floats(weight), bias=bias)
+        return build.view(made, build.shape(call))
+    view, order = channels_first(build, x, len(x.shape) - 1, call.node.name)
+    source = build.read(view, call.node.name)
+    groups = view.planes.size // view.planes.shape[-1]
+    outputs = groups * weight.shape[0]
+    made = build.run(
+        Convolution,
+        call,
+        [source],
+        (outputs, source.height, source.width),
+        weight=np.tile(floats(weight)[:, :, None, None], (groups, 1, 1, 1)),
+        bias=np.tile(bias, groups),
+        groups=groups,
+    )
+    planes = build.view(made).planes.reshape(*view.planes.shape[:-1], -1)
+    return turned(View(planes, view.spatial), order)
 
 
 @operator("batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm native_batch_norm")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator as python
 from collections.abc import Mapping
 from math import prod
+from types import UnionType
 from typing import Any
 
 import torch
@@ -21,12 +22,18 @@ from billhook.compile.ir import Network, Port
 
 # Importing a table fills it.
 from billhook.compile.lower import activations as activations
+from billhook.compile.lower import joins as joins
 from billhook.compile.lower import layers as layers
+from billhook.compile.lower import norms as norms
 from billhook.compile.lower import reductions as reductions
 from billhook.compile.lower import spatial as spatial
 from billhook.compile.lower import views as views
-from billhook.compile.lower.base import OPERATORS, Builder, Refusal, View, fixed_shape
+from billhook.compile.lower.base import OPERATORS, Builder, Refusal, fixed_shape
+from billhook.compile.lower.batch_size import WHY, batch_dependent, may_depend
+from billhook.compile.lower.batched import Batched, lower_batched
+from billhook.compile.lower.turned import Turned
 from billhook.compile.lower.unsupported import Unsupported
+from billhook.compile.lower.view import View
 from billhook.compile.passes.drop_unused import drop_unused
 from billhook.errors import CaptureError
 from billhook.graph.capture import Program, capture_program
@@ -59,7 +66,7 @@ def lower(model: nn.Module, example_inputs: ExampleInputs) -> Network:
         CaptureError: if the network cannot be captured.
         UnsupportedError: for operators that the engine lacks, all at once.
     """
-    program = _captured(model, as_call(example_inputs))
+    program, dependent = _captured(model, as_call(example_inputs))
     graph = without_in_place(program.graph)
     inputs = [n for n in graph.nodes if n.op == "placeholder" and _name(n) in program.inputs]
     batches = [int(n.meta["val"].shape[0]) for n in inputs if _is_sample(n)]
@@ -73,17 +80,25 @@ def lower(model: nn.Module, example_inputs: ExampleInputs) -> Network:
             outputs = _outputs(build, node, program.out_spec, unsupported)
         else:
             build.results[node] = _lowered(build, node, unsupported)
+    for node, name in dependent:
+        unsupported.add(node, name, WHY)
     unsupported.check()
     return drop_unused(Network(tuple(build.ops), tuple(ports), outputs))
 
 
-def _captured(model: nn.Module, call: Call) -> Program:
-    """Return the network captured with two samples, so that none of its ones is the batch by chance."""
+def _captured(model: nn.Module, call: Call) -> tuple[Program, list[tuple[fx.Node, str]]]:
+    """Return the network captured with two samples, and what it computes differently for three.
+
+    With two, none of its ones is the batch by chance.
+    """
     one = pytree.tree_map_only(Tensor, lambda t: t[:1] if t.dim() else t, call)
     try:
-        return capture_program(model, repeat_batch(one, 2))
+        program = capture_program(model, repeat_batch(one, 2))
+        if not may_depend(program):
+            return program, []
+        return program, list(batch_dependent(program, capture_program(model, repeat_batch(one, 3))))
     except CaptureError:  # its code may hold the size of the batch
-        return capture_program(model, call)
+        return capture_program(model, call), []
 
 
 def _name(node: fx.Node) -> str:
@@ -146,17 +161,22 @@ def _lowered(build: Builder, node: fx.Node, unsupported: Unsupported) -> Any:
     try:
         if Memory.changes(node):
             raise Refusal("changes a tensor in place that is read by another view later")
-        if not unknown and not any(_holds(k, View) for k in known):
+        if not unknown and not any(_holds(k, View | Turned | Batched) for k in known):
             return _computed(build, node)
         if call.name not in OPERATORS:
             raise Refusal("")
         if unknown:
             return _UNKNOWN
-        made = OPERATORS[call.name](build, call)
+        batched = any(_holds(k, Batched) for k in known)
+        made = lower_batched(build, call) if batched else OPERATORS[call.name](build, call)
         _check(build, node, made)
         return made
     except Refusal as refusal:
-        unsupported.add(node, call.name, str(refusal))
+        moved = next((k for k in known if isinstance(k, Batched)), None)
+        if moved is not None:
+            unsupported.add(moved.node, bind(moved.node).name, "moves the batch")
+        if moved is None or call.name not in OPERATORS:
+            unsupported.add(node, call.name, str(refusal))
         return _UNKNOWN
 
 
@@ -170,7 +190,7 @@ def _item(build: Builder, node: fx.Node, unsupported: Unsupported) -> Any:
     return found
 
 
-def _holds(result: Any, kind: type) -> bool:
+def _holds(result: Any, kind: type | UnionType) -> bool:
     return isinstance(result, kind) or (isinstance(result, list) and any(isinstance(r, kind) for r in result))
 
 
@@ -190,7 +210,9 @@ def _check(build: Builder, node: fx.Node, made: Any) -> None:
     value = node.meta["val"]
     several = isinstance(value, (tuple, list))
     for tensor, view in zip(value if several else [value], made if several else [made], strict=True):
-        if isinstance(view, View) and (build.batch, *view.shape) != fixed_shape(tensor):
+        if isinstance(view, View | Turned) and (build.batch, *view.shape) != fixed_shape(tensor):
+            raise Refusal("mixes samples")
+        if isinstance(view, Batched) and view.shape(build.batch) != fixed_shape(tensor):
             raise Refusal("mixes samples")
 
 
@@ -199,6 +221,9 @@ def _outputs(build: Builder, node: fx.Node, spec: Any, unsupported: Unsupported)
     ports: list[Port] = []
     for name, leaf in zip(_output_names(spec, len(leaves)), leaves, strict=True):
         result = build.results[leaf] if isinstance(leaf, fx.Node) else leaf
+        result = build.plain(result, "output") if isinstance(result, Turned) else result
+        if isinstance(result, Batched):
+            unsupported.add(result.node, bind(result.node).name, "moves the batch")
         if isinstance(result, View) and (why := _no_output(leaf, result)):
             unsupported.add(node, "output", why if name == "output" else f"{name!r} {why}")
         elif isinstance(result, View):

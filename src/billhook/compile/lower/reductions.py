@@ -8,19 +8,22 @@ import numpy as np
 
 from billhook.compile.ir import Convolution, Mean, Pool
 from billhook.compile.lower.arithmetic import affine, combine
-from billhook.compile.lower.base import Builder, Refusal, View, operator
+from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.turned import Turned, lying, turned
+from billhook.compile.lower.view import View
 from billhook.graph.rules._base import Call
 
 Mode = Literal["max", "average"]
 
 
 @operator("mean sum amax amin")
-def _reduce(build: Builder, call: Call) -> View:
-    x, shape = build.tensor(call), build.shape(call)
+def _reduce(build: Builder, call: Call) -> View | Turned:
+    tensor, shape = build.loose(call), build.shape(call)
+    x, order = lying(tensor)
     given = call.get("dim")
     if given is None or given == []:
         raise Refusal("mixes samples")
-    axes = sorted({build.axis(int(d), x) for d in ([given] if isinstance(given, int) else given)})
+    axes = sorted({order[build.axis(int(d), tensor)] for d in ([given] if isinstance(given, int) else given)})
     largest = call.name in ("amax", "amin")
     if call.name == "amin":
         raise Refusal("takes the smallest number")
@@ -35,20 +38,21 @@ def _reduce(build: Builder, call: Call) -> View:
         x = _largest_plane(build, call, x, lead) if largest else _mean_plane(build, call, x, lead)
     if call.name == "sum":
         x = affine(build, call, x, np.array(float(count)), np.zeros(()))
-    return build.reshape(x, shape, call.node.name)
+    return build.shaped(turned(x, order), shape, call.node.name)
 
 
 @operator("max")
-def _max_of_dim(build: Builder, call: Call) -> list[View | None]:
-    x = build.tensor(call)
+def _max_of_dim(build: Builder, call: Call) -> list[View | Turned | None]:
+    tensor = build.loose(call)
     if "dim" not in call.args:
         raise Refusal("mixes samples")
-    axis = build.axis(int(call["dim"]), x)
+    x, order = lying(tensor)
+    axis = order[build.axis(int(call["dim"]), tensor)]
     if axis >= x.planes.ndim:
         x = _over_pixels(build, call, x, [axis], "max")
     else:
         x = _largest_plane(build, call, x, [axis])
-    return [build.reshape(x, build.shape(call, 0), call.node.name), None]
+    return [build.shaped(turned(x, order), build.shape(call, 0), call.node.name), None]
 
 
 def _over_pixels(build: Builder, call: Call, x: View, axes: list[int], mode: Mode) -> View:

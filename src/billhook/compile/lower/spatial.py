@@ -9,10 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from billhook.compile.ir import Mean, Pair, Pool, Resize, Value
-from billhook.compile.lower.arithmetic import affine, constant_planes, spread
-from billhook.compile.lower.base import Builder, Refusal, Shape, View, operator
-from billhook.compile.lower.layers import pair
-from billhook.compile.lower.views import pad
+from billhook.compile.lower.arithmetic import affine, spread
+from billhook.compile.lower.base import Builder, Refusal, operator
+from billhook.compile.lower.constants import constant_planes
+from billhook.compile.lower.parameters import pair
+from billhook.compile.lower.turned import Turned, turned
+from billhook.compile.lower.view import Shape, View
+from billhook.compile.lower.views import pad, pick
+from billhook.compile.planes import Cover
 from billhook.graph.rules._base import Call
 
 Mode = Literal["max", "average", "average_inside"]
@@ -121,11 +125,15 @@ def _adaptive_pool(build: Builder, call: Call) -> Any:
     if size == (1, 1) and not largest:
         made = source if source.is_vector else build.run(Mean, call, [source], (shape[0], 1, 1))
         return build.view(made, shape) if made is not source else build.reshape(x, shape, call.node.name)
-    (height, down), (width, across) = (
-        _windows(n, m) for n, m in zip((source.height, source.width), size, strict=True)
-    )
-    if (height, width, down, across) != (1, 1, 1, 1):
-        pooled = ((source.height - height) // down + 1, (source.width - width) // across + 1)
+    windows = [_windows(n, m) for n, m in zip((source.height, source.width), size, strict=True)]
+    down, across = windows
+    if down is None or across is None:
+        kind = "max" if largest else "average"
+        view = build.view(build.run(Cover, call, [source], (shape[0], *size), mode=kind), shape)
+        return [view, None] if p.several else view
+    (height, step_y), (width, step_x) = down, across
+    if (height, width, step_y, step_x) != (1, 1, 1, 1):
+        pooled = ((source.height - height) // step_y + 1, (source.width - width) // step_x + 1)
         mode: Mode = "max" if largest else "average"
         source = build.run(
             Pool,
@@ -134,7 +142,7 @@ def _adaptive_pool(build: Builder, call: Call) -> Any:
             (shape[0], *pooled),
             mode=mode,
             kernel=(height, width),
-            stride=(down, across),
+            stride=(step_y, step_x),
         )
     if (source.height, source.width) == size:
         view = build.reshape(x, shape, call.node.name) if x.shape == shape else build.view(source, shape)
@@ -143,39 +151,75 @@ def _adaptive_pool(build: Builder, call: Call) -> Any:
     return [view, None] if p.several else view
 
 
-def _windows(pixels: int, made: int) -> Pair:
-    """Return the length and the step of equal windows; (1, 1) where each pixel is repeated equally often."""
+def _windows(pixels: int, made: int) -> Pair | None:
+    """Return the length and the step of equal windows, None for others.
+
+    They are (1, 1) where each pixel is repeated equally often.
+    """
     if made % pixels == 0:
         return 1, 1
     begins = [i * pixels // made for i in range(made)]
     lengths = {-(-(i + 1) * pixels // made) - b for i, b in enumerate(begins)}
     steps = {b - a for a, b in pairwise(begins)} or {1}
     if len(lengths) > 1 or len(steps) > 1:
-        raise Refusal(f"makes {made} windows of different sizes of {pixels} pixels")
+        return None
     return lengths.pop(), steps.pop()
 
 
-@operator("upsample_nearest2d upsample_bilinear2d")
+@operator("upsample_nearest2d upsample_bilinear2d upsample_nearest1d upsample_linear1d")
 def _resize(build: Builder, call: Call) -> View:
-    x = build.tensor(call)
-    source, shape = build.image(x, call.node.name), build.shape(call)
+    dims = 1 if "1d" in call.name else 2
+    source, shape = build.image(build.tensor(call), call.node.name, dims), build.shape(call)
     corners = bool(call.get("align_corners"))
-    factors = call.get("scale_factors") or [call.get("scales_h"), call.get("scales_w")]
-    scale = [
-        _scale(n, m, factor, corners)
-        for n, m, factor in zip((source.height, source.width), shape[1:], factors, strict=True)
-    ]
-    mode = "nearest" if "nearest" in call.name else "bilinear"
+    factors = call.get("scale_factors") or [call.get("scales_h"), call.get("scales_w", "scales")][-dims:]
+    sizes = [(source.height, 1 if dims == 1 else shape[1]), (source.width, shape[-1])]
+    factors = [1.0, *factors][-2:]
+    scale = [_scale(n, m, factor, corners) for (n, m), factor in zip(sizes, factors, strict=True)]
     made = build.run(
         Resize,
         call,
         [source],
-        (shape[0], shape[1], shape[2]),
-        mode=mode,
+        (shape[0], sizes[0][1], sizes[1][1]),
+        mode="nearest" if "nearest" in call.name else "bilinear",
         align_corners=corners,
         scale=(scale[0], scale[1]),
     )
     return build.view(made, shape)
+
+
+@operator("_upsample_nearest_exact2d _upsample_nearest_exact1d")
+def _nearest_exact(build: Builder, call: Call) -> View:
+    dims = 1 if "1d" in call.name else 2
+    x, shape = build.planar(build.tensor(call), call.node.name), build.shape(call)
+    factors = call.get("scale_factors") or [call.get("scales_h"), call.get("scales_w", "scales")][-dims:]
+    for axis, factor in enumerate(factors, 1):
+        pixels = x.shape[axis]
+        # torch multiplies in float32, and rounding down depends on it.
+        scale = np.float32(_scale(pixels, shape[axis], factor, False))
+        indices = np.floor((np.arange(shape[axis], dtype=np.float32) + np.float32(0.5)) * scale)
+        x = pick(build, call, x, axis, np.minimum(indices.astype(np.int64), pixels - 1))
+    return build.reshape(x, shape, call.node.name)
+
+
+@operator("pixel_shuffle")
+def _pixel_shuffle(build: Builder, call: Call) -> View | Turned:
+    x, shape, factor = build.tensor(call), build.shape(call), int(call["upscale_factor"])
+    *_, height, width = x.shape
+    channels = shape[-3]
+    parts = build.shaped(x, (*shape[:-3], channels, factor, factor, height, width), call.node.name)
+    lead = len(shape) - 3
+    order = [*range(lead + 1), lead + 3, lead + 1, lead + 4, lead + 2]
+    return build.shaped(turned(parts, order), shape, call.node.name)
+
+
+@operator("pixel_unshuffle")
+def _pixel_unshuffle(build: Builder, call: Call) -> View | Turned:
+    x, shape, factor = build.tensor(call), build.shape(call), int(call["downscale_factor"])
+    *_, height, width = shape
+    parts = build.shaped(x, (*x.shape[:-2], height, factor, width, factor), call.node.name)
+    lead = len(shape) - 2
+    order = [*range(lead), lead + 1, lead + 3, lead, lead + 2]
+    return build.shaped(turned(parts, order), shape, call.node.name)
 
 
 def _scale(pixels: int, made: int, factor: float | None, corners: bool) -> float:
@@ -189,7 +233,7 @@ def _scale(pixels: int, made: int, factor: float | None, corners: bool) -> float
 def _pad(build: Builder, call: Call) -> View:
     x, shape = build.tensor(call), build.shape(call)
     if call.get("mode") not in (None, "constant"):
-        raise Refusal(f"pads by {call['mode']}")
+        return _pad_with_pixels(build, call, x)
     if call.get("value"):
         raise Refusal(f"pads with {call['value']:g}")
     sizes = [int(p) for p in call["pad"]]
@@ -207,10 +251,35 @@ def _pad(build: Builder, call: Call) -> View:
     inside = sides[1 + lead :]
     if not any(any(s) for s in inside):
         return build.reshape(x, shape, call.node.name)
-    if x.spatial not in (build.size(x), build.size(x)[1:]):
+    x = build.planar(x, call.node.name)
+    if x.planes.ndim != lead:
         raise Refusal("pads planes that were made by reshaping")
     above, left = [(0, 0), *inside][-2:]
     return pad(build, call, x, (*above, *left), shape)
+
+
+@operator("reflection_pad2d reflection_pad1d replication_pad2d replication_pad1d")
+def _pad_by_name(build: Builder, call: Call) -> View:
+    return _pad_with_pixels(build, call, build.tensor(call))
+
+
+def _pad_with_pixels(build: Builder, call: Call, x: View) -> View:
+    """Return `x` with borders that repeat its own pixels."""
+    mode = str(call.get("mode") or call.name)
+    sizes = [int(p) for p in call.get("pad", "padding")]
+    for number in range(len(sizes) // 2):
+        axis = len(x.shape) - 1 - number
+        pixels = x.shape[axis]
+        places = np.arange(-sizes[2 * number], pixels + sizes[2 * number + 1])
+        if "reflect" in mode:
+            places = np.abs(places)
+            places = np.where(places >= pixels, 2 * (pixels - 1) - places, places)
+        elif mode == "circular":
+            places = places % pixels
+        else:
+            places = places.clip(0, pixels - 1)
+        x = pick(build, call, x, axis, places)
+    return x
 
 
 def _pad_planes(build: Builder, call: Call, x: View, axis: int, before: int, after: int) -> View:

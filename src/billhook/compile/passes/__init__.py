@@ -2,7 +2,13 @@
 
     merge_select        selections of planes become one
     fold_padding        zeros around planes become padding of windows
+    before_rearranging  activations and scales are done before pixels are moved
+    share_equal         what is computed several times is computed once
+    name_activations    activations that are written out get their names
+    through_select      what is done to joined planes is done before they are joined
     fold_affine         scales and shifts move into weights
+    merge_parallel      sums of linear functions of one value become one of them
+    move_scales         scales and shifts move to where they cost nothing
     fuse_activation     activations move into what makes their input
     fuse_residual       additions move into convolutions
     drop_unused         what nobody reads goes
@@ -10,9 +16,11 @@
 and then, into the engine's operators:
 
     as_products         convolutions become products, depthwise windows or linear layers
+    join_products       a product takes over the one that is added to it
     absorb_flatten      linear layers read planes where they lie
+    whole_planes        what moves whole planes only becomes a selection
 
-That is their order: what one makes, the next may use.
+That is their order: what one makes, the next may use. What sums leave behind them is folded again.
 """
 
 from __future__ import annotations
@@ -26,12 +34,20 @@ from billhook.compile import reference
 from billhook.compile.ir import Network
 from billhook.compile.passes.absorb_flatten import absorb_flatten
 from billhook.compile.passes.as_products import as_products
+from billhook.compile.passes.before_rearranging import before_rearranging
 from billhook.compile.passes.drop_unused import drop_unused
 from billhook.compile.passes.fold_affine import fold_affine
 from billhook.compile.passes.fold_padding import fold_padding
 from billhook.compile.passes.fuse_activation import fuse_activation
 from billhook.compile.passes.fuse_residual import fuse_residual
+from billhook.compile.passes.join_products import join_products
+from billhook.compile.passes.merge_parallel import merge_parallel
 from billhook.compile.passes.merge_select import merge_select
+from billhook.compile.passes.move_scales import move_scales
+from billhook.compile.passes.name_activations import name_activations
+from billhook.compile.passes.share_equal import share_equal
+from billhook.compile.passes.through_select import through_select
+from billhook.compile.passes.whole_planes import whole_planes
 from billhook.errors import CompileError
 
 Pass = Callable[[Network], Network]
@@ -39,14 +55,21 @@ Pass = Callable[[Network], Network]
 PASSES: tuple[Pass, ...] = (
     merge_select,
     fold_padding,
+    before_rearranging,
+    share_equal,
+    name_activations,
+    through_select,
     fold_affine,
+    merge_parallel,
+    fold_affine,
+    move_scales,
     fuse_activation,
     fuse_residual,
     drop_unused,
 )
 """In the order in which they run; the name of a pass is that of its function."""
 
-INTO_ENGINE: tuple[Pass, ...] = (as_products, absorb_flatten)
+INTO_ENGINE: tuple[Pass, ...] = (as_products, join_products, absorb_flatten, whole_planes)
 """What comes last; no operator of theirs is known to the passes before."""
 
 TOLERANCE = 1e-5  # of the largest output; folded weights are rounded to float32

@@ -70,22 +70,23 @@ def _into_readers(network: Network) -> Network:
     ops: list[Op] = []
     for op in network:
         before = affine.get(op.inputs[0]) if isinstance(op, Convolution | Linear) else None
-        if isinstance(op, Convolution | Linear) and before is not None and _exact(before, op):
+        if isinstance(op, Convolution | Linear) and before is not None and can_absorb(before, op):
             gone.add(before.output)
-            op = _before(before, op)
+            op = absorbed(before, op)
         if isinstance(op, Affine) and not op.activation and uses[op.output] == 1:
             affine[op.output] = op
         ops.append(op)
     return network.with_ops([op for op in ops if op.output not in gone])
 
 
-def _exact(before: Affine, op: Weighted) -> bool:
+def can_absorb(before: Affine, op: Weighted) -> bool:
+    """Return True if the weights of `op` can do what `before` does to the value that `op` multiplies."""
     read_as_sum = before.output in op.inputs[1:]
     padded = isinstance(op, Convolution) and any(op.padding)
     return not read_as_sum and (not padded or not before.shift.any())
 
 
-def _before(before: Affine, op: Weighted) -> Op:
+def absorbed(before: Affine, op: Weighted) -> Op:
     """Return `op` of scale · x + shift as one operator."""
     scale, shift = before.scale.astype(np.float64), before.shift.astype(np.float64)
     if isinstance(op, Convolution):

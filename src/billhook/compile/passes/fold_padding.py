@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from billhook.compile.ir import Convolution, Network, Op, Pad, Pool, Value
+from billhook.compile.passes.drop_unused import drop_unused
 
 
 def fold_padding(network: Network) -> Network:
@@ -25,4 +26,4 @@ def fold_padding(network: Network) -> Network:
             inputs = (*before.inputs, *op.inputs[1:])
             op = replace(op, inputs=inputs, padding=(above, below, left, right))
         ops.append(op)
-    return network.with_ops(ops)
+    return drop_unused(network.with_ops(ops))

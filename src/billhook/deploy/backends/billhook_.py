@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from billhook.compile.int8.calibration import Calibration
     from billhook.compile.session import EngineSession
-    from billhook.errors import UnsupportedError
+    from billhook.errors import CompileError
 
 INFO = Info(
     title="billhook's own engine, CPU, float32 or int8",
@@ -92,10 +92,11 @@ class BillhookEngine(Backend):
         """Write model.bhk and the manifest; see `Backend.export`.
 
         A network with operators that the engine cannot express becomes an artifact for ONNX Runtime, whose
-        notes name them.
+        notes name them; so does one that is too large for the engine's addresses.
 
         Raises:
-            UnsupportedError: for such a network without a fallback.
+            UnsupportedError: for operators that the engine lacks, without a fallback.
+            TooLargeError: for more numbers than it can address, without a fallback.
         """
         return self._export(model, example_inputs, directory, dynamic_batch, None)
 
@@ -130,7 +131,7 @@ class BillhookEngine(Backend):
         from billhook.compile.int8.agreement import check_agreement
         from billhook.compile.tile_cache import tuned
         from billhook.deploy.example import Call, evaluating, named_outputs
-        from billhook.errors import UnsupportedError
+        from billhook.errors import TooLargeError, UnsupportedError
         from billhook.measure.environment import versions
 
         call = Call.of(model, example_inputs)
@@ -139,11 +140,11 @@ class BillhookEngine(Backend):
         try:
             # No check of the passes: what is shipped is compared with PyTorch as a whole.
             found = prepared(model, call.kwargs or call.args, check=False, calibration=calibration)
-        except UnsupportedError as e:
+            compiled = assemble(found.network)
+        except (UnsupportedError, TooLargeError) as e:
             if self.fallback is None:
                 raise
             return self._left(e, self.fallback, model, example_inputs, directory, dynamic_batch, calibration)
-        compiled = assemble(found.network)
         # Timing the cuts takes seconds, once; candidates of a search all have the usual ones.
         file, tiles = compiled.file, {}
         if dynamic_batch and self.tuned_for is not None:
@@ -202,7 +203,7 @@ class BillhookEngine(Backend):
 
     def _left(
         self,
-        error: UnsupportedError,
+        error: CompileError,
         fallback: str,
         model: nn.Module,
         example_inputs: Any,
@@ -219,7 +220,9 @@ class BillhookEngine(Backend):
             made = other.export_int8(
                 model, example_inputs, directory, calibration=calibration, dynamic_batch=dynamic_batch
             )
-        note = f"left to ONNX Runtime, because the engine has no form for {', '.join(error.operators)}"
+        operators = getattr(error, "operators", ())
+        why = f"the engine has no form for {', '.join(operators)}" if operators else "it is too large"
+        note = f"left to ONNX Runtime, because {why}"
         return made.with_manifest(notes=(*made.manifest.notes, note))
 
 

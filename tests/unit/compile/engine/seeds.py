@@ -73,6 +73,22 @@ def _shaped(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
+def _moved(x: Tensor) -> Tensor:
+    return torch.cat([x.flip(3), x.transpose(2, 3), functional.pad(x[..., :1], (0, 4, 0, 0), "replicate")], 1)
+
+
+def _covered(x: Tensor) -> tuple[Tensor, Tensor]:
+    return functional.adaptive_avg_pool2d(x, (3, 4)), functional.adaptive_max_pool2d(x, (2, 7))
+
+
+def _normed(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return functional.group_norm(x, 2), functional.layer_norm(x.permute(0, 2, 3, 1), [4]), x.mean((2, 3))
+
+
+def _attention(x: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(x, 2 * x, x)
+
+
 def _separable(channels: int, kernel: int, stride: int) -> nn.Module:
     return nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels)
 
@@ -103,6 +119,12 @@ NETWORKS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
     "pooled wide": lambda: (nn.MaxPool2d((1, 1100), 1), (image(1, 1, 1103),)),
     "resized": lambda: (Function(_resized), (image(2, 3, 4),)),
     "rearranged": lambda: (Function(_rearranged), (image(3, 4, 5),)),
+    "transposed": lambda: (nn.ConvTranspose2d(3, 2, 3, 2, 1), (image(3, 4, 5),)),
+    "moved": lambda: (Function(_moved), (image(2, 5, 5),)),
+    "covered": lambda: (Function(_covered), (image(2, 5, 6),)),
+    "normed": lambda: (Function(_normed), (image(4, 3, 5),)),
+    "normed vectors": lambda: (nn.LayerNorm(19), (features(19),)),
+    "attention": lambda: (Function(_attention), (image(2, 5, 3),)),
     "two inputs": lambda: (Function(_two), (image(3, 2, 2), features(3))),
     "activations": lambda: (Function(_shaped), (image(2, 2, 9),)),
 }

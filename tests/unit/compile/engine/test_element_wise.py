@@ -1,4 +1,4 @@
-"""AFFINE, BINARY and SOFTMAX against PyTorch, on every instruction set, with threads and batches."""
+"""AFFINE, BINARY, SOFTMAX and NORM against PyTorch, on every instruction set, with threads and batches."""
 
 from __future__ import annotations
 
@@ -125,3 +125,68 @@ def test_softmax_of_vectors(channels: int) -> None:
     model.instruction("softmax", _flat(y, vector=True), {"in": x.addresses}, NONE)
     given = numbers(channels, 1, 1) * 20
     model.check([given], _softmax(given))
+
+
+def _norm(given: Floats, groups: int, by_pixel: bool, scale: Floats, shift: Floats) -> Floats:
+    x = torch.from_numpy(given.copy()).double()
+    apart = x.reshape(len(x), groups, -1, *x.shape[2:])
+    over = (2,) if by_pixel else (2, 3, 4)
+    variance, mean = torch.var_mean(apart, over, unbiased=False, keepdim=True)
+    made = ((apart - mean) / (variance + 1e-5).sqrt()).reshape(x.shape).numpy()
+    return np.maximum(made * scale[:, None, None] + shift[:, None, None], 0).astype(np.float32)
+
+
+def _norm_args(place: Place, groups: int, pixels: int, *, vector: bool = False) -> dict[str, int]:
+    epsilon = int(np.float32(1e-5).view(np.uint32))
+    group = place.channels // groups
+    return {**_flat(place, vector=vector), "group": group, "pixels": pixels, "epsilon": epsilon}
+
+
+@pytest.mark.parametrize("size", [(4, 1, 1), (6, 4, 3), (40, 43, 37), (96, 7, 7)])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("by_pixel", [True, False])
+def test_norm(size: tuple[int, int, int], groups: int, by_pixel: bool) -> None:
+    model = Model()
+    x, y = model.reads(model.place(*size)), model.writes(model.place(*size))
+    scale, shift = numbers(size[0], seed=1)[0], numbers(size[0], seed=2)[0]
+    data = {"in": x.addresses, "mask": y.mask, "scale": scale, "shift": shift}
+    model.instruction("norm", _norm_args(y, groups, 0 if by_pixel else size[1] * size[2]), data, RELU)
+    given = 2 * numbers(*size) + np.float32(3)
+    model.check([given], _norm(given, groups, by_pixel, scale, shift), 1e-5)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (21, 3), (3000, 2), (60, 60)])
+def test_norm_of_vectors(channels: int, groups: int) -> None:
+    model = Model()
+    x, y = model.reads(model.vector(channels)), model.writes(model.vector(channels))
+    scale, shift = numbers(channels, seed=1)[0], numbers(channels, seed=2)[0]
+    data = {"in": x.addresses[::-1], "scale": scale, "shift": shift}
+    model.instruction("norm", _norm_args(y, groups, 0, vector=True), data, RELU)
+    given = numbers(channels, 1, 1)
+    model.check([given], _norm(given[:, ::-1], groups, True, scale, shift), 1e-5)
+
+
+def test_the_norm_of_numbers_far_from_zero_is_exact() -> None:
+    model = Model()
+    x, y = model.reads(model.place(8, 20, 20)), model.writes(model.place(8, 20, 20))
+    scale, shift = np.ones(8, np.float32), np.zeros(8, np.float32)
+    data = {"in": x.addresses, "mask": y.mask, "scale": scale, "shift": shift}
+    model.instruction("norm", _norm_args(y, 1, 400), data, RELU)
+    given = numbers(8, 20, 20) + np.float32(1000)
+    model.check([given], _norm(given, 1, False, scale, shift), 1e-3)
+
+
+@pytest.mark.parametrize("size", [(6, 1, 1), (6, 4, 3), (24, 13, 17)])
+@pytest.mark.parametrize("vector", [False, True])
+def test_softmax_of_groups(size: tuple[int, int, int], vector: bool) -> None:
+    model = Model()
+    if vector:
+        size = (size[0], 1, 1)
+        x, y = model.reads(model.vector(size[0])), model.writes(model.vector(size[0]))
+    else:
+        x, y = model.reads(model.place(*size)), model.writes(model.place(*size))
+    data = {"in": x.addresses} if vector else {"in": x.addresses, "mask": y.mask}
+    model.instruction("softmax", {**_flat(y, vector=vector), "function": 3}, data)
+    given = numbers(*size)
+    apart = torch.from_numpy(given).unflatten(1, (-1, 3))
+    model.check([given], apart.softmax(2).flatten(1, 2).numpy())

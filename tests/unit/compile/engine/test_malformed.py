@@ -96,6 +96,21 @@ def _runs(m: Model, x: Place, y: Place) -> None:
     m.instruction("runs", args, data | {"runs": np.arange(4, dtype=np.int32) * y.pitch})
 
 
+def _reuse(m: Model, x: Place, y: Place) -> None:
+    room = m.place(1, 1, 2 * 16 * y.vectors * 16 + 3 * 16 * y.vectors + 16, pad=0)
+    args = {
+        "vectors": y.vectors,
+        "length": 3,
+        "hashes": 4,
+        "before": y.before,
+        "size": y.size,
+        "room": room.first,
+    }
+    data = {"columns": x.addresses, "planes": np.ones(16, np.float32), "offsets": np.ones(8, np.float32)}
+    data |= {"weights": np.ones(64, np.float32), "bias": np.ones(16, np.float32), "out": y.addresses}
+    m.instruction("reuse", args, data | {"added": x.addresses, "mask": y.mask})
+
+
 ONE = int(np.float32(1).view(np.uint32))
 
 
@@ -141,6 +156,30 @@ def _dequantise(m: Model, x: Place, y: Place) -> None:
     m.instruction("dequantise", args, {"in": x.addresses[:1], "mask": y.mask})
 
 
+def _gather(m: Model, x: Place, y: Place) -> None:
+    rows = (x.addresses[:, None] + np.arange(5, dtype=np.int32) * x.pitch).astype(np.int32)
+    m.instruction("gather", y.target(), {"rows": rows, "columns": np.arange(6, dtype=np.int32)[::-1]})
+
+
+def _matmul(m: Model, x: Place, y: Place) -> None:
+    args = {**y.args(), "vectors": y.vectors, "groups": 2, "scale": 0x3F800000}
+    steps = np.arange(2, dtype=np.int32)
+    m.instruction(
+        "matmul", args, {"rows": x.addresses, "steps": steps, "columns": x.addresses, "mask": y.mask}
+    )
+
+
+def _softmax(m: Model, x: Place, y: Place) -> None:
+    args = {**y.args(), "vectors": y.vectors, "function": 2}
+    m.instruction("softmax", args, {"in": x.addresses, "mask": y.mask})
+
+
+def _norm(m: Model, x: Place, y: Place) -> None:
+    args = {**y.args(), "vectors": y.vectors, "group": 2, "pixels": 30, "epsilon": 0x3A000000}
+    ones = np.ones(4, np.float32)
+    m.instruction("norm", args, {"in": x.addresses, "mask": y.mask, "scale": ones, "shift": ones})
+
+
 BUILDS: dict[str, Build] = {
     "spmm": _spmm,
     "spmv": _spmv,
@@ -158,6 +197,11 @@ BUILDS: dict[str, Build] = {
     "quantise": _quantise,
     "dequantise": _dequantise,
     "chain": _chain,
+    "gather": _gather,
+    "norm": _norm,
+    "matmul": _matmul,
+    "softmax": _softmax,
+    "reuse": _reuse,
 }
 
 
@@ -195,6 +239,27 @@ def test_the_files_that_are_damaged_below_run_when_they_are_whole(kind: str) -> 
         assert kind in ("spmm8", "runs8") or np.isfinite(result).all()  # bytes may look like any float
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"), [([0, 1, 2, 3, 4, -1], "negative"), ([0, 1, 2, 3, 4, 1 << 20], "reads outside")]
+)
+def test_columns_that_lie_are_refused(columns: list[int], message: str) -> None:
+    model = Model()
+    x, y = model.reads(model.place(4, 5, 6)), model.place(4, 5, 6)
+    rows = np.repeat(x.addresses, 5)
+    model.instruction("gather", y.target(), {"rows": rows, "columns": np.array(columns, np.int32)})
+    _refused(model.bytes(), message)
+
+
+@pytest.mark.parametrize("steps", [[0, -5000], [0, 1 << 20], [-(1 << 31), 0], [0, (1 << 31) - 1]])
+def test_steps_that_lie_are_refused(steps: list[int]) -> None:
+    model = Model()
+    x, y = model.reads(model.place(4, 5, 6)), model.place(4, 5, 6)
+    args = {**y.args(), "vectors": y.vectors, "groups": 2, "scale": 0x3F800000}
+    data = {"rows": x.addresses, "steps": np.array(steps, np.int32), "columns": x.addresses, "mask": y.mask}
+    model.instruction("matmul", args, data)
+    _refused(model.bytes(), "reads outside")
+
+
 def test_what_is_wrong_with_a_file_is_said() -> None:
     raw = _model("copy")
     _refused(b"PK" + raw[2:], "this is no billhook model")
@@ -220,7 +285,7 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("copy", 6, 16, "smaller than their pixels"),
         ("copy", 7, 50, "reads outside the arena"),
         ("copy", 10, 0, "steps"),
-        ("pool", 10, 4, "unknown mode"),
+        ("pool", 10, 6, "unknown mode"),
         ("pool", 11, 0, "windows"),
         ("pool", 13, 65536, "windows"),
         ("pool", 15, 1 << 31, "padding"),
@@ -229,6 +294,12 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("affine", 4, 0, "smaller than their pixels"),
         ("binary", 5, 6, "unknown function"),
         ("resize", 11, 0x7FC00000, "scales must be positive"),
+        ("reuse", 0, 0xFFFFFFFF, "planes are empty or larger"),
+        ("reuse", 1, 0, "slabs"),
+        ("reuse", 1, 1, "one hyper-plane for every column and slab"),
+        ("reuse", 2, 17, "hyper-planes"),
+        ("reuse", 4, 0, "smaller than their pixels"),
+        ("reuse", 5, 0x7FFFFFF0, "writes outside the arena"),
         ("spmm", 0, 3, "1, 4 or 8 rows"),
         ("spmm", 1, 0xFFFFFFFF, "number of rows"),
         ("spmm", 2, 0x10000000, "planes are empty or larger"),
@@ -240,6 +311,25 @@ def test_what_is_wrong_with_a_file_is_said() -> None:
         ("runs", 2, 3, "runs leave their planes"),
         ("runs", 4, 5, "rows of planes overlap"),
         ("runs", 6, 8, "smaller than their pixels"),
+        ("gather", 0, 0, "writes outside the arena"),
+        ("gather", 2, 3, "one address for every row"),
+        ("gather", 3, 5, "one column for every pixel"),
+        ("gather", 4, 5, "rows of planes overlap"),
+        ("gather", 6, 16, "smaller than their pixels"),
+        ("gather", 7, 1, "one column for every pixel"),
+        ("matmul", 0, 0, "writes outside the arena"),
+        ("matmul", 2, 1, "one mask for every vector"),
+        ("matmul", 4, 0, "smaller than their pixels"),
+        ("matmul", 5, 0, "whole number of groups"),
+        ("matmul", 5, 3, "whole number of groups"),
+        ("matmul", 5, 4, "one plane for every group and step"),
+        ("softmax", 5, 3, "whole number of groups"),
+        ("norm", 2, 1, "one mask for every vector"),
+        ("norm", 4, 0, "smaller than their pixels"),
+        ("norm", 5, 0, "whole number of groups"),
+        ("norm", 5, 3, "whole number of groups"),
+        ("norm", 7, 0xBF800000, "negative"),
+        ("norm", 7, 0x7FC00000, "negative"),
         ("depthwise", 10, 4, "3x3 or 5x5"),
         ("depthwise", 11, 3, "stride 1 or 2"),
         ("depthwise", 12, 3, "padding"),

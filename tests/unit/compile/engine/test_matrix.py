@@ -132,3 +132,33 @@ def test_spmv(
     given = numbers(columns, 1, 1)
     expected = np.einsum("ok,bkhw->bohw", weight, given) + bias[:, None, None]
     model.check([given], expected if not activation else expected.clip(-1, 1), 2e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 1, 4), (5, 7, 9), (18, 20, 31)])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("rows", [1, 4, 7])
+def test_matmul(size: tuple[int, int, int], groups: int, rows: int) -> None:
+    """Weights of row r are pixel r of the planes of its group."""
+    count, height, width = size
+    model = Model()
+    a = model.reads(model.place(groups * count, 1, rows))
+    b = model.reads(model.place(groups * count, height, width))
+    y = model.writes(model.place(groups * rows, height, width))
+    first = a.addresses.reshape(groups, count)[:, :1] + np.arange(rows)
+    scale = np.float32(0.5)
+    model.instruction(
+        "matmul",
+        {**y.args(), "vectors": y.vectors, "groups": groups, "scale": int(scale.view(np.uint32))},
+        {
+            "rows": first.astype(np.int32).ravel(),
+            "steps": a.addresses[:count] - a.addresses[0],
+            "columns": b.addresses,
+            "mask": y.mask,
+        },
+        RELU,
+    )
+    left, right = numbers(groups * count, 1, rows, seed=1), numbers(groups * count, height, width)
+    weights = left.reshape(len(left), groups, count, rows)
+    pixels = right.reshape(len(right), groups, count, -1)
+    made = scale * np.einsum("ngkr,ngkp->ngrp", weights, pixels)
+    model.check([left, right], np.maximum(made.reshape(len(left), -1, height, width), 0), 1e-5)

@@ -1,4 +1,4 @@
-"""COPY, POOL, MEAN and RESIZE against PyTorch, on every instruction set, with threads and batches."""
+"""COPY, POOL, MEAN, RESIZE and GATHER against PyTorch, on every instruction set, with threads and batches."""
 
 from __future__ import annotations
 
@@ -225,3 +225,46 @@ def _unfolded(
     spans = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
     found = np.lib.stride_tricks.sliding_window_view(x, spans, (2, 3))
     return found[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+
+
+@pytest.mark.parametrize("size", [(3, 7, 7), (40, 13, 50), (2, 1, 1)])
+@pytest.mark.parametrize("target", [(3, 3), (5, 17), (1, 2), (13, 60)])
+@pytest.mark.parametrize("largest", [True, False])
+def test_pool_with_windows_that_cover_the_plane(
+    size: tuple[int, int, int], target: tuple[int, int], largest: bool
+) -> None:
+    model = Model()
+    x, y = model.reads(model.place(*size)), model.writes(model.place(size[0], *target))
+    windows = {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "yx"}
+    args = {**y.target(), **x.source(), "mode": 4 if largest else 5, **windows}
+    model.instruction("pool", args, {"in": x.addresses}, RELU)
+    given = numbers(*size)
+    pool = functional.adaptive_max_pool2d if largest else functional.adaptive_avg_pool2d
+    model.check([given], pool(torch.from_numpy(given), target).relu().numpy())
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (20, 9, 23), (70, 3, 64)])
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_gather(size: tuple[int, int, int], step: int) -> None:
+    channels, height, width = size
+    rng = np.random.default_rng(step)
+    pixels = np.arange(width) * step if step else rng.integers(0, 2 * width, width)
+    wide = int(pixels.max()) + 1
+    planes, lines = rng.integers(0, 5, (channels, height)), rng.integers(0, 6, (channels, height))
+    model = Model()
+    x, y = model.reads(model.place(5, 6, wide)), model.writes(model.place(*size))
+    rows = (x.addresses[planes] + lines * x.pitch).astype(np.int32)
+    columns = {} if step else {"columns": pixels.astype(np.int32)}
+    model.instruction("gather", {**y.target(), "step": step}, {"rows": rows, **columns}, RELU)
+    given = numbers(5, 6, wide)
+    expected = given[:, planes[..., None], lines[..., None], pixels]
+    model.check([given], np.maximum(expected, 0), 0)
+
+
+def test_gather_from_planes_to_a_vector() -> None:
+    model = Model()
+    x, y = model.reads(model.place(7, 3, 4)), model.writes(model.vector(7))
+    args = {**y.target(), "size": 0, "out_pitch": 1, "step": 1}
+    model.instruction("gather", args, {"rows": (x.addresses + x.pitch + 2)[::-1]})
+    given = numbers(7, 3, 4)
+    model.check([given], given[:, ::-1, 1:2, 2:3], 0)

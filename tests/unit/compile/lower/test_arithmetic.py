@@ -108,9 +108,20 @@ def test_planes_of_one_number_each_are_combined() -> None:
     lowered(forward, image())
 
 
-def test_constants_that_differ_from_pixel_to_pixel_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="pixel to pixel"):
-        lower(Function(lambda c, x: x + c, c=torch.randn(6, 5)), image())
+@pytest.mark.parametrize(
+    "function", [torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum]
+)
+@pytest.mark.parametrize("swap", [False, True])
+def test_constants_that_differ_from_pixel_to_pixel(
+    function: Callable[[Tensor, Tensor], Tensor], swap: bool
+) -> None:
+    def forward(c: Tensor, x: Tensor) -> Tensor:
+        return function(c, x) if swap else function(x, c)
+
+    generator = torch.Generator().manual_seed(0)
+    x = image().abs() + 1
+    lowered(Function(forward, c=torch.rand(6, 5, generator=generator) + 1), x)
+    lowered(Function(forward, c=torch.rand(1, 4, 6, 5, generator=generator) + 1), x)
 
 
 def test_constants_that_differ_from_sample_to_sample_are_refused() -> None:

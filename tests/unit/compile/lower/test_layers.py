@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -76,15 +78,9 @@ def test_convolutions_over_a_vector_that_became_an_image(padding: int | str) -> 
     lowered(Function(lambda conv, x: conv(x.view(-1, 2, 3, 4)).relu(), conv), features(24))
 
 
-def test_a_vector_that_became_a_large_image_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="long vector"):
-        lower(Function(lambda conv, x: conv(x.view(-1, 1, 50, 50)), nn.Conv2d(1, 1, 3)), features(2500))
-
-
-def test_transposed_convolutions_are_refused() -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        lower(nn.ConvTranspose2d(4, 2, 2), image())
-    assert caught.value.operators == ("conv_transpose2d",)
+def test_a_vector_that_became_a_large_image_is_put_into_planes() -> None:
+    model = Function(lambda conv, x: conv(x.view(-1, 1, 50, 50)), nn.Conv2d(1, 1, 3))
+    assert kinds(lowered(model, features(2500))) == ["rearrange", "convolution"]
 
 
 def test_computed_weights_are_refused() -> None:
@@ -120,9 +116,26 @@ def test_a_linear_layer_reads_chosen_channels_of_an_image() -> None:
     lowered(Function(lambda linear, x: linear(x[:, 1:3].flatten(1)), nn.Linear(60, 7)), image())
 
 
-def test_a_linear_layer_over_the_last_of_several_dimensions_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="last dimension"):
-        lower(nn.Linear(5, 3), image())
+LAST: dict[str, tuple[Callable[..., Tensor], int]] = {
+    "of rows": (lambda linear, x: linear(x), 5),
+    "of tokens": (lambda linear, x: linear(x.flatten(2)), 30),
+    "of channels": (lambda linear, x: linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 4),
+    "of channels of tokens": (lambda linear, x: linear(x.flatten(2).transpose(1, 2)), 4),
+    "of single numbers": (lambda linear, x: linear(x.mean((2, 3), keepdim=True)), 1),
+    "of many single numbers": (lambda linear, x: linear(x.flatten(1).view(2, 40, 3)), 3),
+    "of parts of channels": (lambda linear, x: linear(x.permute(0, 2, 3, 1).unflatten(3, (2, 2))), 2),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_linear_layer_over_the_last_of_several_dimensions(name: str) -> None:
+    forward, inputs = LAST[name]
+    lowered(Function(forward, nn.Linear(inputs, 3)), image())
+
+
+def test_a_linear_layer_over_channels_that_come_last_moves_nothing() -> None:
+    forward, inputs = LAST["of channels"]
+    assert kinds(lowered(Function(forward, nn.Linear(inputs, 3)), image())) == ["convolution"]
 
 
 @pytest.mark.parametrize("affine", [True, False])

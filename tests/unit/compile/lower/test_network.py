@@ -106,19 +106,19 @@ def test_what_depends_on_weights_alone_is_computed_in_advance() -> None:
 
 
 def test_unsupported_operators_are_named_together_with_count_and_line() -> None:
-    def forward(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-        x = norm(x.exp().exp())
-        x = norm(x)
+    def forward(layer: nn.Bilinear, x: Tensor) -> Tensor:
+        x = layer(x.exp().exp(), x)
+        x = layer(x, x)
         return torch.cumsum(x.relu(), 1)
 
     with pytest.raises(UnsupportedError) as caught:
-        lower(Function(forward, nn.LayerNorm(5)), image())
-    assert caught.value.operators == ("exp", "layer_norm", "cumsum")
+        lower(Function(forward, nn.Bilinear(5, 5, 5)), image())
+    assert caught.value.operators == ("exp", "bilinear", "cumsum")
     text = str(caught.value)
     assert "exp (×2)" in text
-    assert "layer_norm (×2)" in text
+    assert "bilinear (×2)" in text
     assert "test_network.py" in text
-    assert "x = norm(x.exp().exp())" in text
+    assert "x = layer(x.exp().exp(), x)" in text
 
 
 MIXING: dict[str, Callable[[Tensor], Tensor]] = {
@@ -163,3 +163,32 @@ def test_a_network_without_a_tensor_to_return_is_refused() -> None:
 def test_a_network_that_cannot_be_captured_says_so() -> None:
     with pytest.raises(CaptureError):
         lower(Function(lambda x: x if float(x.sum()) > 0 else -x), image())
+
+
+COUNTING: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "div": ("div", lambda x: x / x.shape[0]),
+    "mul": ("mul", lambda x: x.mean((1, 2, 3)) * x.size(0)),
+    "numbers of all samples": ("div", lambda x: x.flatten(1).sum(1) / x.numel()),
+    "constants": ("full", lambda x: x + torch.full((1, 1, 1, 1), float(len(x)))),
+}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_what_computes_with_the_number_of_samples_is_refused(name: str) -> None:
+    operator, forward = COUNTING[name]
+    with pytest.raises(UnsupportedError, match="number of samples at ") as caught:
+        lower(Function(forward), image())
+    assert caught.value.operators == (operator,)
+
+
+SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda x: x.view(x.shape[0], -1) * 3,
+    "expand": lambda x: x * 0.5 + torch.ones(1, 4, 1, 1).expand(x.shape[0], -1, -1, -1),
+    "full": lambda x: x + torch.full((x.shape[0], 1, 1, 1), 2.0),
+    "slice": lambda x: x[: x.shape[0]] / 7,
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_number_of_samples_may_stand_in_shapes(name: str) -> None:
+    lowered(SHAPES[name], image())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -68,9 +69,17 @@ def test_adaptive_pools_with_equal_windows(kind: type[nn.Module], size: object) 
     lowered(kind(size), image(3, 6, 6))
 
 
-def test_adaptive_pools_with_other_windows_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="different sizes"):
-        lower(nn.AdaptiveAvgPool2d(4), image(3, 6, 6))
+@settings(max_examples=30)
+@given(size=sizes, made=st.tuples(st.integers(1, 9), st.integers(1, 9)), largest=st.booleans())
+def test_adaptive_pools_with_windows_of_any_size(
+    size: tuple[int, int], made: tuple[int, int], largest: bool
+) -> None:
+    lowered((nn.AdaptiveMaxPool2d if largest else nn.AdaptiveAvgPool2d)(made), image(3, *size))
+
+
+def test_an_adaptive_pool_with_uneven_windows_is_one_operator() -> None:
+    assert kinds(lowered(nn.AdaptiveAvgPool2d(4), image(3, 6, 6))) == ["cover"]
+    assert kinds(lowered(nn.AdaptiveAvgPool1d(4), torch.randn(2, 3, 6))) == ["cover"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,38 @@ def test_resizing(name: str) -> None:
     assert "resize" in kinds(lowered(RESIZED[name], image()))
 
 
-@pytest.mark.parametrize("mode", ["bicubic", "nearest-exact", "area"])
-def test_other_ways_of_resizing_are_refused(mode: str) -> None:
-    with pytest.raises(UnsupportedError):
-        lower(Function(lambda x: functional.interpolate(x, (4, 3), mode=mode)), image())
+@pytest.mark.parametrize("mode", ["nearest-exact", "area"])
+@pytest.mark.parametrize("size", [(4, 3), (9, 7), (6, 10)])
+def test_other_ways_of_resizing(mode: str, size: tuple[int, int]) -> None:
+    lowered(lambda x: functional.interpolate(x, size, mode=mode), image())
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "nearest-exact", "area"])
+def test_resizing_of_sequences(mode: str) -> None:
+    x = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
+    lowered(lambda x: functional.interpolate(x, 11, mode=mode), x)
+    lowered(lambda x: functional.interpolate(x, scale_factor=0.6, mode=mode), x)
+
+
+def test_bicubic_resizing_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="upsample_bicubic2d"):
+        lower(Function(lambda x: functional.interpolate(x, (4, 3), mode="bicubic")), image())
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("sides", [(1, 2, 3, 0), (4, 0, 0, 5), (-1, 2, 1, -2)])
+def test_borders_that_repeat_pixels(mode: str, sides: tuple[int, int, int, int]) -> None:
+    if mode == "circular" and min(sides) < 0:
+        pytest.skip("torch does not cut circular borders")
+    lowered(lambda x: functional.pad(x, sides, mode=mode), image(3, 6, 6))
+    lowered(lambda x: functional.pad(x[:, :, 0], sides[:2], mode=mode), image(3, 6, 6))
+
+
+@settings(max_examples=20)
+@given(
+    factor=st.integers(1, 3), channels=st.integers(1, 3), height=st.integers(1, 4), width=st.integers(1, 5)
+)
+def test_pixel_shuffles(factor: int, channels: int, height: int, width: int) -> None:
+    x = image(channels * factor**2, height, width)
+    assert len(kinds(lowered(nn.PixelShuffle(factor), x))) <= 1
+    lowered(nn.PixelUnshuffle(factor), image(channels, height * factor, width * factor))

@@ -126,27 +126,19 @@ def test_padding_with_zeros(name: str) -> None:
 
 
 REFUSED: dict[str, Callable[[Tensor], Any]] = {
-    "channels last": lambda x: x.permute(0, 2, 3, 1),
-    "rows for columns": lambda x: x.transpose(2, 3),
-    "flip of pixels": lambda x: x.flip(3),
-    "cat of pixels": lambda x: torch.cat([x, x], 2),
     "repeated pixels": lambda x: x.repeat(1, 1, 2, 2),
     "repeated samples": lambda x: x.repeat(2, 1, 1, 1),
-    "pixels out of order": lambda x: x[:, :, [3, 1, 2]],
-    "pixel shuffle": lambda x: nn.functional.pixel_shuffle(x, 2),
-    "padding by reflection": lambda x: nn.functional.pad(x, (1, 1, 1, 1), "reflect"),
     "padding with ones": lambda x: nn.functional.pad(x, (1, 1), value=1.0),
     "casts": lambda x: x.long(),
-    "a mask": lambda x: x[:, torch.tensor([True, False, True, False])],
+    "no pixels": lambda x: x[:, :, 6:].sum((1, 2, 3)),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_moves_pixels_is_refused(name: str) -> None:
+def test_what_has_no_form_is_refused(name: str) -> None:
     with pytest.raises(UnsupportedError):
         lower(Function(REFUSED[name]), image())
 
 
-def test_planes_of_a_vector_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="reshaping"):
-        lower(Function(lambda x: nn.functional.max_pool2d(x.view(-1, 2, 3, 1), (2, 1))), features(6))
+def test_planes_of_a_vector() -> None:
+    lowered(lambda x: nn.functional.max_pool2d(x.view(-1, 2, 3, 1), (2, 1)), features(6))

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from billhook.deploy import export
-from billhook.errors import EngineError, InputError
+from billhook.deploy.backends.billhook_ import BillhookEngine
+from billhook.errors import EngineError, InputError, TooLargeError
 from billhook.measure import Artifact, backends
 from tests.unit.deploy.toy_networks import Attention
 
@@ -40,6 +41,26 @@ def test_what_the_engine_lacks_is_left_to_onnx_runtime_and_said(
     (found,) = backends.get("billhook").open(made).run([tokens.numpy()])
     with torch.no_grad():
         np.testing.assert_allclose(found, network(tokens).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_too_large_for_the_engine_is_left_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billhook.compile.layout.LIMIT", 100)
+    made = export(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), tmp_path / "net", backend="billhook")
+    assert made.manifest.backend == "onnxruntime"
+    assert made.manifest.notes == ("left to ONNX Runtime, because it is too large",)
+    with pytest.raises(TooLargeError, match="use smaller inputs"):
+        BillhookEngine(fallback=None).export(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), tmp_path)
+
+
+def test_what_computes_with_the_number_of_samples_is_left_to_onnx_runtime(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) * x.shape[0]
+
+    made = export(Counting(), torch.randn(2, 3, 8, 8), tmp_path / "net", backend="billhook")
+    assert made.manifest.notes == ("left to ONNX Runtime, because the engine has no form for mul",)
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,58 @@ static void bh_pool_wide(const bh_job *job) {
     }
 }
 
+/* Largest or mean number of rows [top, bottom) and columns [left, right). */
+static float bh_pool_window(const bh_source *in, size_t top, size_t bottom, size_t left, size_t right,
+                            const int largest) {
+    const bh_vec nothing = bh_set(largest ? -INFINITY : 0.0f);
+    bh_vec found = nothing;
+    for (size_t y = top; y < bottom; y++) {
+        const float *row = in->origin + y * in->pitch;
+        for (size_t x = left; x < right; x += BH_LANES) {
+            float lanes[BH_LANES];
+            bh_store(lanes, nothing);
+            memcpy(lanes, row + x, (right - x < BH_LANES ? right - x : BH_LANES) * sizeof(float));
+            found = bh_combine(found, bh_load(lanes), largest);
+        }
+    }
+    if (!largest) return bh_sum(found) / (float)((bottom - top) * (right - left));
+    float lanes[BH_LANES];
+    bh_store(lanes, found);
+    for (size_t i = 1; i < BH_LANES; i++)
+        if (lanes[i] > lanes[0] || isnan(lanes[i])) lanes[0] = lanes[i];
+    return lanes[0];
+}
+
+/* Windows that cover the plane as evenly as they can (adaptive pooling). */
+static void bh_pool_covering(const bh_job *job) {
+    const bh_instruction *op = job->op;
+    uint32_t c, end;
+    bh_share(job, op->ref[POOL_IN_REF].count, &c, &end);
+    for (; c < end; c++) {
+        const bh_source in = bh_source_of(job, c);
+        const bh_target out = bh_target_of(job, c);
+        const size_t height = in.height, width = in.width;
+        bh_clear_before(&out);
+        for (size_t y = 0; y < out.height; y++) {
+            const size_t top = y * height / out.height, bottom = ((y + 1) * height - 1) / out.height + 1;
+            for (size_t x = 0; x < out.width; x++) {
+                const size_t left = x * width / out.width, right = ((x + 1) * width - 1) / out.width + 1;
+                float lanes[BH_LANES];
+                const float found = bh_pool_window(&in, top, bottom, left, right, op->arg[POOL_MODE] == 4);
+                bh_store(lanes, bh_activate(bh_set(found), op->function, op->low, op->high));
+                out.origin[y * out.pitch + x] = lanes[0];
+            }
+            bh_clear_behind(&out, (uint32_t)y);
+        }
+    }
+}
+
 static void bh_pool(const bh_job *job) {
     const uint32_t *arg = job->op->arg, stride = arg[POOL_STRIDE_X];
+    if (arg[POOL_MODE] > 3) {
+        bh_pool_covering(job);
+        return;
+    }
     const uint64_t window = (uint64_t)(arg[POOL_KERNEL_X] - 1) * arg[POOL_DILATION_X] + 1;
     const uint32_t most = window > BH_LINE ? 0 : (BH_LINE - (uint32_t)window) / stride + 1;
     if (most < BH_VECTOR && most < arg[POOL_OUT_WIDTH])
