@@ -109,6 +109,33 @@ CASES = {
 
 
 @pytest.mark.slow
+def test_what_is_compressed_may_compute_in_int8(billhook: Billhook, tmp_path: Path) -> None:
+    outcome = billhook(
+        *("compress", f"{NETS}:residual", "--data", "digits", "--budget", "macs=0.7", "--epochs", 0),
+        *("--precision", "int8", "--calibration-images", 100, "--name", "it", "--json"),
+    )
+    assert outcome.code == 0, outcome.stderr
+    directory = tmp_path / "runs" / "it"
+    artifacts = [Artifact.load(directory / "artifacts" / name) for name in ("original", "compressed")]
+    assert [a.manifest.precision for a in artifacts] == ["float32", "int8"]
+    assert "the original computes in float32, what is compressed in int8" in outcome.stderr
+    latency = Run.load(directory).results.row("latency")
+    assert latency is not None
+    assert (latency.before.conditions["precision"], latency.after.conditions["precision"]) == (
+        "float32",
+        "int8",
+    )
+    assert "float32 → int8" in (directory / "report.html").read_text()
+
+    outcome = billhook(
+        *("compress", f"{NETS}:residual", "--data", "digits", "--budget", "macs=0.7"),
+        *("--precision", "int8", "--backend", "openvino"),
+    )
+    assert outcome.code == 1
+    assert "'openvino' has no int8" in outcome.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_recipe_is_carried_out(case: Case, billhook: Billhook, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"

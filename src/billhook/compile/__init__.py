@@ -2,6 +2,7 @@
 
 lower       a captured network becomes operators (`ir`)
 passes      rewrites, each checked against `reference`
+int8        the network in 8 bits, calibrated on data
 layout      where every value lies
 pack        instructions and tables (`blocks`, `format`)
 engine      C: maps the file, checks it, runs it

@@ -93,7 +93,7 @@ def export(
         artifact = _exported(runtime, model, example_inputs, part, shipping, calibration)
         parity = None
         if shipping:
-            given, whose = _for_parity(model, example_inputs, inputs_for_parity, calibration)
+            given, whose = _for_parity(model, artifact, example_inputs, inputs_for_parity, calibration)
             session = backends.get(artifact.manifest.backend).open(artifact)
             int8 = artifact.manifest.precision == "int8"
             checked = check_parity(model, artifact, session, given, tolerance=None if int8 else TOLERANCE)
@@ -127,7 +127,11 @@ def _exported(
 
 
 def _for_parity(
-    model: nn.Module, example: Any, given: ExampleInputs | None, calibration: Calibration | None
+    model: nn.Module,
+    artifact: Artifact,
+    example: Any,
+    given: ExampleInputs | None,
+    calibration: Calibration | None,
 ) -> tuple[Any, str]:
     """Return inputs for the comparison, and whose they are: ranges hold for data like the calibration's."""
     if given is not None:
@@ -135,8 +139,10 @@ def _for_parity(
     if calibration is None:
         return example, "example"
     call = Call.of(model, _to_cpu(calibration.first()))
-    few = call.with_batch(min(call.batch or 1, FEW))
-    return few.kwargs or few.args, "calibration"
+    if call.batch:
+        m = artifact.manifest
+        call = call.with_batch(min(call.batch, FEW) if m.dynamic_batch or not m.batch else m.batch)
+    return call.kwargs or call.args, "calibration"
 
 
 def _with_distance(artifact: Artifact, parity: Parity) -> Artifact:

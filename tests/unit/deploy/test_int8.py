@@ -115,6 +115,24 @@ def test_wrong_batches_are_told(tmp_path: Path, backend: str) -> None:
     assert not (tmp_path / "net").exists()
 
 
+def test_a_batch_size_that_the_code_fixes(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.layer(x.view(2, 6))
+            return out
+
+    torch.manual_seed(0)
+    data = [torch.randn(5, 6), torch.randn(2, 6)]  # the first one does not divide
+    made = export(
+        Fixed(), data[1], tmp_path / "net", backend="onnxruntime", calibration=billhook.Calibration(data)
+    )
+    assert (made.manifest.dynamic_batch, made.manifest.batch, made.manifest.precision) == (False, 2, "int8")
+
+
 def test_a_runtime_without_int8_refuses(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="'openvino' has no int8; export in float32, or for 'billhook'"):
         exported(tmp_path / "net", "openvino")

@@ -7,4 +7,5 @@ choose          which operators compute in integers
 grids           one grid for values that share their numbers
 weights         weights in whole multiples of a scale
 quantise        puts all that into the network
+agreement       does the engine compute just that?
 """

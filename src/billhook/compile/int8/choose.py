@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -91,9 +91,8 @@ def _takes_quads(op: Select) -> bool:
 
 def _selections_for_none(network: Network, reasons: Reasons, readers: Mapping[Value, list[Op]]) -> None:
     """Refuse selections that nobody reads in integers: planes in float32 are selected for nothing."""
-    wanted: Callable[[Op], bool] = lambda op: not reasons[op]  # noqa: E731
     for op in reversed(network.ops):
-        if isinstance(op, Select) and not reasons[op] and not any(map(wanted, readers[op.output])):
+        if isinstance(op, Select) and not reasons[op] and all(reasons[r] for r in readers[op.output]):
             reasons[op] = "is read in float32"
 
 

@@ -218,10 +218,11 @@ def _feeds(model: nn.Module, made: Artifact, calibration: Calibration) -> Iterat
                 f"a calibration batch has samples of shapes {shapes}; the network takes {expected}; give "
                 "inputs only, as in [inputs for inputs, targets in loader]"
             )
-        size = len(arrays[0])
-        each = size if made.manifest.dynamic_batch else made.manifest.batch or size
-        for begin in range(0, size, each):
-            picks = np.arange(begin, begin + each) % size  # what is missing at the end is there twice
+        fixed = None if made.manifest.dynamic_batch else made.manifest.batch
+        size = call.batch if fixed and call.batch else 1
+        for begin in range(0, size, fixed or size):
+            # What is missing at the end is there twice.
+            picks = np.arange(begin, begin + fixed) % size if fixed else slice(None)
             yield {spec.name: a[picks] for spec, a in zip(specs, arrays, strict=True)}
 
 
