@@ -17,6 +17,7 @@ from torch.nn import functional
 from billhook.compile.compiler import assembled, compile_model
 from billhook.compile.format import ACTIVATIONS, KINDS
 from billhook.compile.products import Product
+from billhook.compile.reuse import DeepReuse, with_reuse
 from billhook.compile.tiles import ROWS, Tile
 from tests.unit.compile.exactness import Function, features, image
 
@@ -25,7 +26,7 @@ INSTRUCTIONS_AT = 32  # in the header
 
 
 def _residual(conv: nn.Module, x: Tensor) -> Tensor:
-    return functional.relu(conv(x) + x)
+    return functional.relu(conv(x.tanh()) + x)
 
 
 def _arithmetic(x: Tensor) -> Tensor:
@@ -106,6 +107,9 @@ NETWORKS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
 }
 
 
+REUSING = ("convolutions", "residual")  # also with deep reuse
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Yield names and model files; networks with convolutions once for every way to cut them."""
     for name, build in NETWORKS.items():
@@ -116,6 +120,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         for rows in ROWS if products else ROWS[:1]:
             file = assembled(network, {product: Tile(rows, 2) for product in products})
             yield (f"{name} {rows}" if products else name), file
+        if name in REUSING:
+            yield f"{name} reuse", assembled(with_reuse(network, DeepReuse(length=5, hashes=3, outputs=1)))
 
 
 def contents(file: bytes) -> set[str]:
