@@ -1,7 +1,6 @@
 """The network that the compiler rewrites: what it computes for one sample, in a dozen operators.
 
-A `Value` is `channels` planes of height × width pixels; a vector has one pixel. Operators are frozen records;
-a pass takes a `Network` and returns another one that computes the same.
+A `Value` is `channels` planes of height × width pixels; a vector has one pixel. Passes make a new `Network`.
 """
 
 from __future__ import annotations

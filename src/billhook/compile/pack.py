@@ -10,7 +10,7 @@ import numpy as np
 
 from billhook.compile.chains import CHAIN, slots
 from billhook.compile.format import QUAD_OF_ONES, Planes, Writer, float_bits
-from billhook.compile.gathers import product_addresses, row_addresses
+from billhook.compile.gathers import cover_args, norm_args, product_addresses, row_addresses
 from billhook.compile.ir import (
     Activate,
     Affine,
@@ -141,20 +141,12 @@ class Packer:
 
     def cover(self, op: Cover) -> None:
         """Write adaptive pooling."""
-        windows = {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "yx"}
-        self.writer.instruction(
-            "pool",
-            self._target(op.output)
-            | self._source(op.inputs[0])
-            | {"mode": 4 if op.mode == "max" else 5, **windows},
-            {"in": self.layout.planes[op.inputs[0]]},
-            op.activation,
-        )
+        args = self._target(op.output) | self._source(op.inputs[0]) | cover_args(op)
+        self.writer.instruction("pool", args, {"in": self.layout.planes[op.inputs[0]]}, op.activation)
 
     def rearrange(self, op: Rearrange) -> None:
         """Write pixels from other places."""
-        x = op.inputs[0]
-        data, step = row_addresses(op, self.layout.planes[x], self.layout.geometry[x].pitch)
+        data, step = row_addresses(op, self.layout)
         self.writer.instruction("gather", self._target(op.output) | {"step": step}, data, op.activation)
 
     def mean(self, op: Mean) -> None:
@@ -192,26 +184,19 @@ class Packer:
 
     def softmax(self, op: Softmax) -> None:
         """Write softmax over channels."""
-        x = op.inputs[0]
-        self._flat("softmax", op, {"function": x.channels // op.groups}, {"in": self.layout.planes[x]})
+        group = op.output.channels // op.groups
+        self._flat("softmax", op, {"function": group}, {"in": self.layout.planes[op.inputs[0]]})
 
     def matmul(self, op: Matmul) -> None:
         """Write a product of two values."""
-        a, b = op.inputs
-        data = product_addresses(op, self.layout.planes[a], self.layout.geometry[a].pitch)
-        args = {"groups": op.groups, "scale": float_bits(op.scale)}
-        self._flat("matmul", op, args, {**data, "columns": self.layout.planes[b]})
+        a, b = (self.layout.planes[v] for v in op.inputs)
+        data = product_addresses(op, a, self.layout.geometry[op.inputs[0]].pitch) | {"columns": b}
+        self._flat("matmul", op, {"groups": op.groups, "scale": float_bits(op.scale)}, data)
 
     def norm(self, op: Norm) -> None:
         """Write mean and variance taken away."""
-        x = op.inputs[0]
-        by_pixel = op.by_pixel or x.is_vector
-        args = {
-            "group": x.channels // op.groups,
-            "pixels": 0 if by_pixel else x.pixels,
-            "epsilon": float_bits(op.epsilon),
-        }
-        self._flat("norm", op, args, {"in": self.layout.planes[x], "scale": op.scale, "shift": op.shift})
+        planes = self.layout.planes[op.inputs[0]]
+        self._flat("norm", op, norm_args(op), {"in": planes, "scale": op.scale, "shift": op.shift})
 
     def resize(self, op: Resize) -> None:
         """Write resizing."""

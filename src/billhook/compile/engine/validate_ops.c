@@ -339,8 +339,6 @@ static int check_runs8(const bh_check *check, const bh_instruction *op) {
            check_runs_of(check, op, &matrix, op->ref[SPMM8_ADDED_REF], op->ref[RUNS8_RUNS_REF]);
 }
 
-#define MOST_SLOTS 65536u /* more than there are threads */
-
 /* Whether the instruction ahead makes the planes of a chain, and all slots lie in the arena. */
 static int check_chain(const bh_check *check, const bh_instruction *op, uint64_t *slots) {
     const uint64_t count = op->arg[DEPTHWISE_SLOTS], channels = op->ref[DEPTHWISE_IN_REF].count;
@@ -351,7 +349,7 @@ static int check_chain(const bh_check *check, const bh_instruction *op, uint64_t
     const uint64_t rows = product->arg[SPMM_ROWS], blocks = product->arg[SPMM_BLOCKS];
     if (blocks * rows < channels || (blocks - 1) * rows >= channels)
         return bh_refuse(check, "chained to another number of planes");
-    if (count > MOST_SLOTS || op->arg[DEPTHWISE_SLOT] > arena_of(check))
+    if (count > LARGEST_WINDOW || op->arg[DEPTHWISE_SLOT] > arena_of(check))
         return bh_refuse(check, "slots are larger than the arena");
     *slots = (count - 1) * op->arg[DEPTHWISE_SLOT];
     const bh_extent extent = {product->arg[SPMM_BEFORE], product->arg[SPMM_SIZE] + *slots};
@@ -399,11 +397,10 @@ static int check_depthwise(const bh_check *check, const bh_instruction *op) {
         return bh_refuse(check, "windows have no sensible padding");
     if (weights.count != (uint64_t)in.count * kernel * kernel || op->ref[DEPTHWISE_BIAS_REF].count != in.count)
         return bh_refuse(check, "not one window and bias for every channel");
-    if (!bh_check_ref(check, weights, 4) || !bh_check_ref(check, op->ref[DEPTHWISE_BIAS_REF], 4) ||
-        !check_planes(check, op))
-        return 0;
     uint64_t slots;
-    if (!check_chain(check, op, &slots)) return 0;
+    if (!bh_check_ref(check, weights, 4) || !bh_check_ref(check, op->ref[DEPTHWISE_BIAS_REF], 4) ||
+        !check_planes(check, op) || !check_chain(check, op, &slots))
+        return 0;
     const int64_t pitch = arg[DEPTHWISE_PITCH];
     const int64_t rows = (int64_t)(arg[DEPTHWISE_OUT_HEIGHT] - 1) * stride + kernel - 1;
     if (rows > INT32_MAX / pitch) return bh_refuse(check, "reads outside the arena");

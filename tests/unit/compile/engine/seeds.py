@@ -19,6 +19,7 @@ from billhook.compile.format import ACTIVATIONS, KINDS
 from billhook.compile.int8.calibration import Calibration
 from billhook.compile.ir import Network
 from billhook.compile.products import Product
+from billhook.compile.reuse import DeepReuse, with_reuse
 from billhook.compile.tiles import ROWS, Tile
 from tests.unit.compile.exactness import Function, features, image
 
@@ -27,7 +28,7 @@ INSTRUCTIONS_AT = 32  # in the header
 
 
 def _residual(conv: nn.Module, x: Tensor) -> Tensor:
-    return functional.relu(conv(x) + x)
+    return functional.relu(conv(x.tanh()) + x)
 
 
 def _arithmetic(x: Tensor) -> Tensor:
@@ -130,12 +131,18 @@ NETWORKS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
 }
 
 
+REUSING = ("convolutions", "residual")  # also with deep reuse
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Yield names and model files; networks with convolutions once for every way to cut them."""
     for name, build in NETWORKS.items():
         torch.manual_seed(0)
         model, inputs = build()
-        yield from _cut(name, compile_model(model.eval(), inputs, check=False).network)
+        network = compile_model(model.eval(), inputs, check=False).network
+        yield from _cut(name, network)
+        if name in REUSING:
+            yield f"{name} reuse", assembled(with_reuse(network, DeepReuse(length=5, hashes=3, outputs=1)))
     for name in ("convolutions", "residual", "depthwise", "linear", "pooled"):
         torch.manual_seed(0)
         model, inputs = NETWORKS[name]()

@@ -21,6 +21,7 @@ typedef struct { /* how all planes of an instruction are made */
     uint32_t mask;  /* of a line's last vector: which lanes are pixels */
     uint32_t final; /* of the last line's */
     const float *weights, *bias;
+    const bh_instruction *op;
     bh_bounds bounds;
 } bh_sweep;
 
@@ -62,9 +63,9 @@ BH_INLINE void bh_taps_of_row(bh_vec *x, const float *p, size_t second, const ui
 
 /* ROWS lines, STEP rows of the input from one to the next; the last pixels of a line first: their vector may
  * reach into the next line, which is written after it. */
-BH_INLINE void bh_depthwise_lines(const bh_sweep *w, const float *in, float *line, const bh_vec *weights, float bias,
-                                  uint32_t final, const uint32_t ROWS, const uint32_t SIZE,
-                                  const uint32_t STRIDE, const uint32_t STEP) {
+BH_INLINE void bh_depthwise_lines(const bh_sweep *w, const float *in, float *line, const bh_vec *weights,
+                                  float bias, uint32_t final, const uint32_t ROWS, const uint32_t SIZE,
+                                  const uint32_t STRIDE, const uint32_t STEP, const int RARE) {
     for (size_t j = w->last + BH_LANES; j < w->end; j += BH_LANES)
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < ROWS; r++) bh_store(line + r * w->to_next + j, bh_set(0.0f));
@@ -90,8 +91,9 @@ BH_INLINE void bh_depthwise_lines(const bh_sweep *w, const float *in, float *lin
 #pragma GCC unroll 4
         for (uint32_t r = 0; r < ROWS; r++) {
             const uint32_t pixels = STEP != STRIDE && r == ROWS - 1 ? final : mask;
-            bh_store(line + r * w->to_next + j,
-                     bh_vec_mask(bh_clip(sum[r], w->bounds.low, w->bounds.high), pixels));
+            bh_vec made = bh_clip(sum[r], w->bounds.low, w->bounds.high);
+            if (RARE) made = bh_activate_rarely(made, w->op->function, w->op->low);
+            bh_store(line + r * w->to_next + j, bh_vec_mask(made, pixels));
         }
         if (next == w->last) return;
         mask = (uint32_t)((1ull << BH_LANES) - 1);
@@ -99,33 +101,46 @@ BH_INLINE void bh_depthwise_lines(const bh_sweep *w, const float *in, float *lin
 }
 
 /* Planes c .. end - 1. */
-#define BH_DEPTHWISE_PLANES(NAME, SIZE, STRIDE, STEP)                                                         \
-    static void NAME(const bh_sweep *given, uint32_t c, uint32_t end) {                                       \
-        const bh_sweep w = *given;                                                                            \
-        for (; c < end; c++) {                                                                                \
-            const float *in = w.arena + w.planes[c] - w.ahead, *weights = w.weights + c * (SIZE) * (SIZE);    \
-            float *plane = w.out.origin + c * w.stride, *line = plane, bias = w.bias[c];                      \
-            bh_vec each[(SIZE) * (SIZE)];                                                                     \
-            uint32_t left = w.lines;                                                                          \
-            bh_clear_margin(plane - w.out.before, w.out.before, 0);                                           \
-            _Pragma("GCC unroll 25") for (uint32_t i = 0; i < (SIZE) * (SIZE); i++)                           \
-                each[i] = bh_set(weights[i]);                                                                 \
-            for (; (STRIDE) == 1 && left >= 4; left -= 4, in += 4 * (STEP) * w.pitch, line += 4 * w.to_next)  \
-                bh_depthwise_lines(&w, in, line, each, bias, left == 4 ? w.final : w.mask, 4, SIZE, STRIDE, STEP);                          \
-            for (; left >= 2; left -= 2, in += 2 * (STEP) * w.pitch, line += 2 * w.to_next)                   \
-                bh_depthwise_lines(&w, in, line, each, bias, left == 2 ? w.final : w.mask, 2, SIZE, STRIDE, STEP);                          \
-            if (left) bh_depthwise_lines(&w, in, line, each, bias, w.final, 1, SIZE, STRIDE, STEP);                    \
-            bh_clear_margin(plane + w.behind, w.out.size - w.behind, 0);                                      \
-        }                                                                                                     \
+BH_INLINE void bh_depthwise_planes(const bh_sweep *given, uint32_t c, uint32_t end, const uint32_t SIZE,
+                                   const uint32_t STRIDE, const uint32_t STEP, const int RARE) {
+    const bh_sweep w = *given;
+    for (; c < end; c++) {
+        const float *in = w.arena + w.planes[c] - w.ahead, *weights = w.weights + (size_t)c * SIZE * SIZE;
+        float *plane = w.out.origin + c * w.stride, *line = plane, bias = w.bias[c];
+        bh_vec each[25];
+#pragma GCC unroll 25
+        for (uint32_t i = 0; i < SIZE * SIZE; i++) each[i] = bh_set(weights[i]);
+        bh_clear_margin(plane - w.out.before, w.out.before, 0);
+        uint32_t left = w.lines;
+        for (; STRIDE == 1 && left >= 4; left -= 4, in += 4 * STEP * w.pitch, line += 4 * w.to_next) {
+            const uint32_t final = left == 4 ? w.final : w.mask;
+            bh_depthwise_lines(&w, in, line, each, bias, final, 4, SIZE, STRIDE, STEP, RARE);
+        }
+        for (; left >= 2; left -= 2, in += 2 * STEP * w.pitch, line += 2 * w.to_next) {
+            const uint32_t final = left == 2 ? w.final : w.mask;
+            bh_depthwise_lines(&w, in, line, each, bias, final, 2, SIZE, STRIDE, STEP, RARE);
+        }
+        if (left) bh_depthwise_lines(&w, in, line, each, bias, w.final, 1, SIZE, STRIDE, STEP, RARE);
+        bh_clear_margin(plane + w.behind, w.out.size - w.behind, 0);
     }
-BH_DEPTHWISE_PLANES(bh_depthwise_3_1, 3, 1, 1)
-BH_DEPTHWISE_PLANES(bh_depthwise_3_2, 3, 2, 2)
-BH_DEPTHWISE_PLANES(bh_depthwise_5_1, 5, 1, 1)
-BH_DEPTHWISE_PLANES(bh_depthwise_5_2, 5, 2, 2)
-BH_DEPTHWISE_PLANES(bh_depthwise_3_1_pairs, 3, 1, 2)
-BH_DEPTHWISE_PLANES(bh_depthwise_3_2_pairs, 3, 2, 4)
-BH_DEPTHWISE_PLANES(bh_depthwise_5_1_pairs, 5, 1, 2)
-BH_DEPTHWISE_PLANES(bh_depthwise_5_2_pairs, 5, 2, 4)
+}
+
+/* A call for every vector takes all registers, so that what needs none has code of its own. */
+#define BH_DEPTHWISE_BOTH(NAME, SIZE, STRIDE, STEP)                                                           \
+    static void NAME(const bh_sweep *w, uint32_t c, uint32_t end) {                                           \
+        bh_depthwise_planes(w, c, end, SIZE, STRIDE, STEP, 0);                                                \
+    }                                                                                                         \
+    static void NAME##_rare(const bh_sweep *w, uint32_t c, uint32_t end) {                                    \
+        bh_depthwise_planes(w, c, end, SIZE, STRIDE, STEP, 1);                                                \
+    }
+BH_DEPTHWISE_BOTH(bh_depthwise_3_1, 3, 1, 1)
+BH_DEPTHWISE_BOTH(bh_depthwise_3_2, 3, 2, 2)
+BH_DEPTHWISE_BOTH(bh_depthwise_5_1, 5, 1, 1)
+BH_DEPTHWISE_BOTH(bh_depthwise_5_2, 5, 2, 2)
+BH_DEPTHWISE_BOTH(bh_depthwise_3_1_pairs, 3, 1, 2)
+BH_DEPTHWISE_BOTH(bh_depthwise_3_2_pairs, 3, 2, 4)
+BH_DEPTHWISE_BOTH(bh_depthwise_5_1_pairs, 5, 1, 2)
+BH_DEPTHWISE_BOTH(bh_depthwise_5_2_pairs, 5, 2, 4)
 
 /* Rows from y on, pixel by pixel: where whole vectors would leave the plane, which the compiler avoids. */
 static void bh_depthwise_pixels(const bh_sweep *w, const bh_instruction *op, uint32_t c, uint32_t y) {
@@ -140,20 +155,10 @@ static void bh_depthwise_pixels(const bh_sweep *w, const bh_instruction *op, uin
             for (uint32_t i = 0; i < size * size; i++)
                 sum = bh_fma(bh_set(weights[i]), bh_set(in[i / size * w->pitch + i % size]), sum);
             sum = bh_clip(sum, w->bounds.low, w->bounds.high);
+            if (op->function > BH_CLIP) sum = bh_activate_rarely(sum, op->function, op->low);
             bh_scatter(out.origin + (size_t)y * out.pitch + x, 1, sum, 1);
         }
         bh_clear_behind(&out, y);
-    }
-}
-
-/* Activations that are no clip, over sums that were just stored. */
-static void bh_depthwise_rare(bh_target out, const bh_instruction *op) {
-    for (uint32_t y = 0; y < out.height; y++, out.origin += out.pitch) {
-        for (size_t j = 0; j < out.width; j += BH_LANES) {
-            const size_t left = out.width - j, count = left < BH_LANES ? left : BH_LANES;
-            const bh_vec v = bh_activate(bh_load_some(out.origin + j, count), op->function, op->low, op->high);
-            bh_put(out.origin + j, out.origin + j + count, v, count);
-        }
     }
 }
 
@@ -194,6 +199,7 @@ static bh_sweep bh_depthwise_sweep(const bh_job *job, size_t shift) {
         .stride = arg[DEPTHWISE_OUT_STRIDE],
         .weights = bh_f32(job->model, op->ref[DEPTHWISE_WEIGHTS_REF]),
         .bias = bh_f32(job->model, op->ref[DEPTHWISE_BIAS_REF]),
+        .op = op,
         .bounds = bh_bounds_of(op),
     };
     bh_depthwise_lay(&w, op);
@@ -202,20 +208,18 @@ static bh_sweep bh_depthwise_sweep(const bh_job *job, size_t shift) {
 
 /* Channels c .. end - 1. */
 static void bh_depthwise_channels(const bh_sweep *w, const bh_instruction *op, uint32_t c, uint32_t end) {
-    static void (*const planes[2][2][2])(const bh_sweep *, uint32_t, uint32_t) = {
-        {{bh_depthwise_3_1, bh_depthwise_3_2}, {bh_depthwise_5_1, bh_depthwise_5_2}},
-        {{bh_depthwise_3_1_pairs, bh_depthwise_3_2_pairs}, {bh_depthwise_5_1_pairs, bh_depthwise_5_2_pairs}},
+#define BH_BOTH(NAME) {NAME, NAME##_rare}
+    static void (*const planes[2][2][2][2])(const bh_sweep *, uint32_t, uint32_t) = {
+        {{BH_BOTH(bh_depthwise_3_1), BH_BOTH(bh_depthwise_3_2)},
+         {BH_BOTH(bh_depthwise_5_1), BH_BOTH(bh_depthwise_5_2)}},
+        {{BH_BOTH(bh_depthwise_3_1_pairs), BH_BOTH(bh_depthwise_3_2_pairs)},
+         {BH_BOTH(bh_depthwise_5_1_pairs), BH_BOTH(bh_depthwise_5_2_pairs)}},
     };
-    const int pairs = bh_depthwise_pairs(op), rare = op->function > BH_CLIP;
+    const int pairs = bh_depthwise_pairs(op);
     const uint32_t made = pairs ? 2 * w->lines : w->lines;
-    const uint32_t at_once = rare || made < w->out.height ? 1 : end - c;
-    for (; c < end; c += at_once) {
-        planes[pairs][op->arg[DEPTHWISE_KERNEL] == 5][op->arg[DEPTHWISE_STRIDE] == 2](w, c, c + at_once);
-        if (made < w->out.height) bh_depthwise_pixels(w, op, c, made);
-        bh_target out = w->out;
-        out.origin += c * w->stride;
-        if (rare) bh_depthwise_rare(out, op);
-    }
+    const int five = op->arg[DEPTHWISE_KERNEL] == 5, two = op->arg[DEPTHWISE_STRIDE] == 2;
+    planes[pairs][five][two][op->function > BH_CLIP](w, c, end);
+    for (; c < end && made < w->out.height; c++) bh_depthwise_pixels(w, op, c, made);
 }
 
 static void bh_depthwise(const bh_job *job) {
