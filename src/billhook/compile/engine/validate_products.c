@@ -203,7 +203,7 @@ int bh_check_reuse(const bh_check *check, const bh_instruction *op) {
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         if (!bh_check_ref(check, floats[i], 4)) return 0;
     return bh_check_ref(check, op->ref[REUSE_MASK_REF], 2) &&
-           writes(check, arg[REUSE_ROOM], 0, 1, (bh_extent){0, room}) && bh_check_shifted(check, columns, pixels) &&
+           bh_check_written(check, arg[REUSE_ROOM], 0, 1, (bh_extent){0, room}) && bh_check_shifted(check, columns, pixels) &&
            bh_check_shifted(check, added, pixels) && planes_listed(check, out) &&
            bh_check_listed(check, out, (bh_extent){arg[REUSE_BEFORE], arg[REUSE_SIZE]});
 }
