@@ -10,6 +10,14 @@
 
 #define BH_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop whose arrays must become registers. */
+#if defined(__clang__)
+#define BH_UNROLL(times) _Pragma("clang loop unroll(full)")
+#else
+#define BH_PRAGMA(text) _Pragma(#text)
+#define BH_UNROLL(times) BH_PRAGMA(GCC unroll times)
+#endif
+
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #define BH_LANES 16

@@ -35,13 +35,36 @@ int bh_check_pixels(const bh_check *check, bh_ref table, bh_extent extent, const
 /* Whether `count` planes, `stride` floats apart from `first` on, can be written. */
 int bh_check_written(const bh_check *check, uint32_t first, uint32_t stride, uint32_t count, bh_extent extent);
 
-/* AFFINE, BINARY, SOFTMAX, NORM and conversions, but for what they have of their own. */
-int bh_check_flat(const bh_check *check, const bh_instruction *op);
+/* Whether `length` floats from any address of the table on can be read; shifted ones may lie in the slack. */
+int bh_check_shifted(const bh_check *check, bh_ref table, uint64_t length);
 
+/* Whether what stands in the table, but -1, can be written. */
+int bh_check_listed(const bh_check *check, bh_ref table, bh_extent extent);
+
+static inline uint64_t bh_arena_of(const bh_check *check) { return check->model->header->arena; }
+static inline int bh_is_byte(uint32_t x) { return x < 256; }
+
+/* One for each kind of instruction. */
+int bh_check_spmm(const bh_check *check, const bh_instruction *op);
+int bh_check_spmv(const bh_check *check, const bh_instruction *op);
+int bh_check_copy(const bh_check *check, const bh_instruction *op);
+int bh_check_pool(const bh_check *check, const bh_instruction *op);
+int bh_check_mean(const bh_check *check, const bh_instruction *op);
+int bh_check_affine(const bh_check *check, const bh_instruction *op);
+int bh_check_binary(const bh_check *check, const bh_instruction *op);
+int bh_check_resize(const bh_check *check, const bh_instruction *op);
+int bh_check_softmax(const bh_check *check, const bh_instruction *op);
+int bh_check_depthwise(const bh_check *check, const bh_instruction *op);
+int bh_check_runs(const bh_check *check, const bh_instruction *op);
+int bh_check_spmm8(const bh_check *check, const bh_instruction *op);
+int bh_check_spmv8(const bh_check *check, const bh_instruction *op);
+int bh_check_quantise(const bh_check *check, const bh_instruction *op);
+int bh_check_dequantise(const bh_check *check, const bh_instruction *op);
+int bh_check_runs8(const bh_check *check, const bh_instruction *op);
 int bh_check_gather(const bh_check *check, const bh_instruction *op);
 int bh_check_norm(const bh_check *check, const bh_instruction *op);
 int bh_check_matmul(const bh_check *check, const bh_instruction *op);
-int bh_check_softmax(const bh_check *check, const bh_instruction *op);
+int bh_check_reuse(const bh_check *check, const bh_instruction *op);
 
 /* Check the whole file and fill in the rest of `model`, whose bytes and size are known. */
 bh_status bh_validate(bh_model *model, char *why);

@@ -32,7 +32,7 @@ BH_INLINE void bh_taps_of_row(bh_vec *x, const float *p, size_t second, const ui
     if (STRIDE == 1) {
         const uint32_t middle = SIZE / 2;
         x[middle] = bh_keep(bh_load(p + middle));
-#pragma GCC unroll 2
+BH_UNROLL(2)
         for (uint32_t k = 1; k <= middle; k++) {
             x[middle - k] = bh_keep(bh_previous(x[middle - k + 1], p[middle - k]));
             x[middle + k] = bh_keep(bh_next(x[middle + k - 1], p[middle + k + BH_LANES - 1]));
@@ -43,14 +43,14 @@ BH_INLINE void bh_taps_of_row(bh_vec *x, const float *p, size_t second, const ui
         const bh_vec a = bh_keep(bh_load(p)), b = bh_keep(bh_load(p + BH_LANES));
         x[0] = bh_keep(bh_every_second(a, b, 0));
         x[1] = bh_keep(bh_every_second(a, b, 1));
-#pragma GCC unroll 3
+BH_UNROLL(3)
         for (uint32_t k = 2; k < SIZE; k++) x[k] = bh_keep(bh_next(x[k - 2], p[2 * BH_LANES + k - 2]));
         return;
     }
 #else
     (void)PAIRS;
 #endif
-#pragma GCC unroll 5
+BH_UNROLL(5)
     for (uint32_t k = 0; k < SIZE; k++) {
         if (STRIDE == 1) {
             x[k] = bh_keep(bh_load(p + k));
@@ -67,28 +67,28 @@ BH_INLINE void bh_depthwise_lines(const bh_sweep *w, const float *in, float *lin
                                   float bias, uint32_t final, const uint32_t ROWS, const uint32_t SIZE,
                                   const uint32_t STRIDE, const uint32_t STEP, const int RARE) {
     for (size_t j = w->last + BH_LANES; j < w->end; j += BH_LANES)
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t r = 0; r < ROWS; r++) bh_store(line + r * w->to_next + j, bh_set(0.0f));
     uint32_t mask = w->mask;
     for (size_t j = w->last, next = 0;; j = next, next += BH_LANES) {
         bh_vec sum[4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t r = 0; r < ROWS; r++) sum[r] = bh_set(bias);
-#pragma GCC unroll 16
+BH_UNROLL(16)
         for (uint32_t i = 0; i < (ROWS - 1) * STEP + SIZE; i++) {
             if (i % STEP >= SIZE) continue; /* between lines that have no rows in common */
             bh_vec x[5];
             bh_taps_of_row(x, in + i * w->pitch + j * STRIDE, STEP == STRIDE ? BH_LANES : w->second, SIZE, STRIDE,
                            STEP != STRIDE);
-#pragma GCC unroll 5
+BH_UNROLL(5)
             for (uint32_t k = 0; k < SIZE; k++) {
-#pragma GCC unroll 4
+BH_UNROLL(4)
                 for (uint32_t r = 0; r < ROWS; r++)
                     if (i >= r * STEP && i - r * STEP < SIZE)
                         sum[r] = bh_fma(weights[(i - r * STEP) * SIZE + k], x[k], sum[r]);
             }
         }
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t r = 0; r < ROWS; r++) {
             const uint32_t pixels = STEP != STRIDE && r == ROWS - 1 ? final : mask;
             bh_vec made = bh_clip(sum[r], w->bounds.low, w->bounds.high);
@@ -108,7 +108,7 @@ BH_INLINE void bh_depthwise_planes(const bh_sweep *given, uint32_t c, uint32_t e
         const float *in = w.arena + w.planes[c] - w.ahead, *weights = w.weights + (size_t)c * SIZE * SIZE;
         float *plane = w.out.origin + c * w.stride, *line = plane, bias = w.bias[c];
         bh_vec each[25];
-#pragma GCC unroll 25
+BH_UNROLL(25)
         for (uint32_t i = 0; i < SIZE * SIZE; i++) each[i] = bh_set(weights[i]);
         bh_clear_margin(plane - w.out.before, w.out.before, 0);
         uint32_t left = w.lines;

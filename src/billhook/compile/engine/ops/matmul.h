@@ -20,21 +20,21 @@ BH_INLINE void bh_product_tile(const bh_flat *f, const bh_group *g, uint32_t row
     const bh_instruction *op = f->job->op;
     const float *pixels = g->arena + (size_t)first * BH_LANES, *weights[BH_PRODUCT_ROWS];
     bh_vec sum[BH_PRODUCT_ROWS][4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
     for (uint32_t r = 0; r < ROWS; r++) {
         weights[r] = g->arena + g->rows[row + r];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_set(0.0f);
     }
     for (uint32_t k = 0; k < g->count; k++) {
         const float *x = pixels + g->columns[k];
         bh_vec in[4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t v = 0; v < VECS; v++) in[v] = bh_load(x + v * BH_LANES);
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t r = 0; r < ROWS; r++) {
             const bh_vec w = bh_set(weights[r][g->steps[k]]);
-#pragma GCC unroll 4
+BH_UNROLL(4)
             for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_fma(w, in[v], sum[r][v]);
         }
     }

@@ -26,12 +26,12 @@ BH_INLINE bh_vec bh_reuse_keys(const bh_reuse_state *s, const float *pixels, uin
     float bit = 1.0f;
     for (uint32_t h = 0; h < s->hashes; h += 4) {
         bh_vec sum[4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t i = 0; i < 4; i++) sum[i] = bh_set(-offsets[h + i]);
         for (uint32_t k = from; k < to; k++) {
             const bh_vec x = bh_load(pixels + s->columns[k]);
             const float *plane = s->planes + (size_t)k * s->padded + h;
-#pragma GCC unroll 4
+BH_UNROLL(4)
             for (uint32_t i = 0; i < 4; i++) sum[i] = bh_fma(bh_set(plane[i]), x, sum[i]);
         }
         for (uint32_t i = 0; i < 4 && h + i < s->hashes; i++, bit += bit)
@@ -68,26 +68,26 @@ BH_INLINE void bh_reuse_block(const bh_reuse_state *s, uint32_t from, uint32_t t
                               const uint32_t COUNT, const uint32_t VECS) {
     bh_vec sum[BH_REUSE_PIXELS][4];
     const float *x[BH_REUSE_PIXELS];
-#pragma GCC unroll 4
+BH_UNROLL(4)
     for (uint32_t i = 0; i < COUNT; i++) {
         x[i] = s->job->arena + s->first[c + i];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t v = 0; v < VECS; v++) sum[i][v] = bh_set(0.0f);
     }
     for (uint32_t k = from; k < to; k++) {
         bh_vec w[4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t v = 0; v < VECS; v++) w[v] = bh_load(s->weights + (size_t)k * s->width + m + v * BH_LANES);
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t i = 0; i < COUNT; i++) {
             const bh_vec pixel = bh_set(x[i][s->columns[k]]);
-#pragma GCC unroll 4
+BH_UNROLL(4)
             for (uint32_t v = 0; v < VECS; v++) sum[i][v] = bh_fma(w[v], pixel, sum[i][v]);
         }
     }
-#pragma GCC unroll 4
+BH_UNROLL(4)
     for (uint32_t i = 0; i < COUNT; i++) {
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t v = 0; v < VECS; v++)
             bh_store(s->results + (size_t)(c + i) * s->width + m + v * BH_LANES, sum[i][v]);
     }

@@ -27,11 +27,11 @@ typedef struct { /* one block of rows */
 BH_INLINE void bh_run_sums(const bh_rows *b, const float *arena, const int32_t *run, uint32_t from, float *sums,
                            const uint32_t RUNS) {
     bh_vec sum[2][BH_RUN][2];
-#pragma GCC unroll 2
+BH_UNROLL(2)
     for (uint32_t n = 0; n < RUNS; n++) {
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) {
-#pragma GCC unroll 2
+BH_UNROLL(2)
             for (uint32_t v = 0; v < BH_RUN_VECS; v++) sum[n][i][v] = bh_load(b->bias + from + v * BH_LANES);
         }
     }
@@ -39,25 +39,25 @@ BH_INLINE void bh_run_sums(const bh_rows *b, const float *arena, const int32_t *
     const float *weights = b->weights + from;
     for (uint32_t k = 0; k < b->count; k++) {
         bh_vec w[2];
-#pragma GCC unroll 2
+BH_UNROLL(2)
         for (uint32_t v = 0; v < BH_RUN_VECS; v++) w[v] = bh_load(weights + v * BH_LANES);
         weights += BH_RUNS_ROWS;
-#pragma GCC unroll 2
+BH_UNROLL(2)
         for (uint32_t n = 0; n < RUNS; n++) {
             const float *x = (n ? second : first) + b->columns[k];
-#pragma GCC unroll 7
+BH_UNROLL(7)
             for (uint32_t i = 0; i < BH_RUN; i++) {
                 bh_vec pixel = bh_set(x[i]);
-#pragma GCC unroll 2
+BH_UNROLL(2)
                 for (uint32_t v = 0; v < BH_RUN_VECS; v++) sum[n][i][v] = bh_fma(w[v], pixel, sum[n][i][v]);
             }
         }
     }
-#pragma GCC unroll 2
+BH_UNROLL(2)
     for (uint32_t n = 0; n < RUNS; n++) {
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) {
-#pragma GCC unroll 2
+BH_UNROLL(2)
             for (uint32_t v = 0; v < BH_RUN_VECS; v++)
                 bh_store(sums + (n * BH_RUN + i) * BH_RUN_ROWS + v * BH_LANES, sum[n][i][v]);
         }
@@ -71,7 +71,7 @@ static void bh_run_finish(const bh_rows *b, float *arena, int32_t run, uint32_t 
     for (uint32_t r = 0; b->added && r < BH_RUN_ROWS; r++) {
         if (b->out[from + r] < 0) continue;
         const float *added = arena + b->added[from + r] + run;
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) sums[i * BH_RUN_ROWS + r] += added[i];
     }
     for (uint32_t i = 0; i < BH_RUN * BH_RUN_ROWS; i += BH_LANES) {
@@ -82,7 +82,7 @@ static void bh_run_finish(const bh_rows *b, float *arena, int32_t run, uint32_t 
     for (uint32_t r = 0; r < BH_RUN_ROWS; r++) {
         if (b->out[from + r] < 0) continue;
         float *out = arena + b->out[from + r] + run;
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) out[i] = sums[i * BH_RUN_ROWS + r];
     }
 }

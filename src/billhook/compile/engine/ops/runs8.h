@@ -31,11 +31,11 @@ BH_INLINE void bh_run8_finish(const bh_block8 *b, int32_t at, uint32_t row, bh_q
 BH_INLINE void bh_run8_tile(const bh_block8 *b, const int32_t *run, uint32_t from, const bh_bounds *bounds,
                             const uint32_t RUNS) {
     bh_quad sum[2][BH_RUN][2];
-#pragma GCC unroll 2
+BH_UNROLL(2)
     for (uint32_t n = 0; n < RUNS; n++) {
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) {
-#pragma GCC unroll 2
+BH_UNROLL(2)
             for (uint32_t v = 0; v < BH_RUN8_VECS; v++)
                 sum[n][i][v] = bh_quad_load(b->start + from + v * BH_LANES);
         }
@@ -44,25 +44,25 @@ BH_INLINE void bh_run8_tile(const bh_block8 *b, const int32_t *run, uint32_t fro
     const int32_t *weights = b->weights + from;
     for (uint32_t k = 0; k < b->count; k++) {
         bh_quad w[2];
-#pragma GCC unroll 2
+BH_UNROLL(2)
         for (uint32_t v = 0; v < BH_RUN8_VECS; v++) w[v] = bh_quad_load(weights + v * BH_LANES);
         weights += BH_RUNS_ROWS;
-#pragma GCC unroll 2
+BH_UNROLL(2)
         for (uint32_t n = 0; n < RUNS; n++) {
             const float *x = (n ? second : first) + b->columns[k];
-#pragma GCC unroll 7
+BH_UNROLL(7)
             for (uint32_t i = 0; i < BH_RUN; i++) {
                 const bh_quad pixel = bh_quad_set(bh_lane(x + i));
-#pragma GCC unroll 2
+BH_UNROLL(2)
                 for (uint32_t v = 0; v < BH_RUN8_VECS; v++) sum[n][i][v] = bh_dot(sum[n][i][v], pixel, w[v]);
             }
         }
     }
-#pragma GCC unroll 2
+BH_UNROLL(2)
     for (uint32_t n = 0; n < RUNS; n++) {
-#pragma GCC unroll 7
+BH_UNROLL(7)
         for (uint32_t i = 0; i < BH_RUN; i++) {
-#pragma GCC unroll 2
+BH_UNROLL(2)
             for (uint32_t v = 0; v < BH_RUN8_VECS; v++)
                 bh_run8_finish(b, run[n] + (int32_t)i, from + v * BH_LANES, sum[n][i][v], bounds);
         }

@@ -44,9 +44,9 @@ static __attribute__((noinline)) void bh_spmm_rare(const bh_block *b, float *out
 BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t from, uint32_t rows,
                        const uint32_t ROWS, const uint32_t VECS) {
     bh_vec sum[8][16];
-#pragma GCC unroll 8
+BH_UNROLL(8)
     for (uint32_t r = 0; r < ROWS; r++) {
-#pragma GCC unroll 16
+BH_UNROLL(16)
         for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_set(b->bias[from + r]);
     }
     const float *pixels = b->arena + (size_t)first * BH_LANES;
@@ -54,12 +54,12 @@ BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t
     for (uint32_t k = 0; k < b->count; k++) {
         const float *x = pixels + b->columns[k];
         bh_vec in[16];
-#pragma GCC unroll 16
+BH_UNROLL(16)
         for (uint32_t v = 0; v < VECS; v++) in[v] = bh_load(x + v * BH_LANES);
-#pragma GCC unroll 8
+BH_UNROLL(8)
         for (uint32_t r = 0; r < ROWS; r++) {
             bh_vec w = bh_set(weights[r]);
-#pragma GCC unroll 16
+BH_UNROLL(16)
             for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_fma(w, in[v], sum[r][v]);
         }
         weights += rows;
@@ -67,22 +67,22 @@ BH_INLINE void bh_tile(const bh_block *b, float *arena, uint32_t first, uint32_t
     const bh_bounds bounds = b->bounds; /* read once: the compiler cannot know that stores leave them alone */
     const int rare = b->op->function > BH_CLIP;
     uint32_t mask[16];
-#pragma GCC unroll 16
+BH_UNROLL(16)
     for (uint32_t v = 0; v < VECS; v++) mask[v] = bh_part(b->mask[(first + v) / BH_PARTS], (first + v) % BH_PARTS);
     if (b->added) {
-#pragma GCC unroll 8
+BH_UNROLL(8)
         for (uint32_t r = 0; r < ROWS; r++) {
             const float *added = b->arena + b->added[from + r] + (size_t)first * BH_LANES;
-#pragma GCC unroll 16
+BH_UNROLL(16)
             for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_add(sum[r][v], bh_load(added + v * BH_LANES));
         }
     }
-#pragma GCC unroll 8
+BH_UNROLL(8)
     for (uint32_t r = 0; r < ROWS; r++) {
         int32_t plane = b->out[from + r];
         if (plane < 0) continue;
         float *out = arena + plane + (size_t)first * BH_LANES;
-#pragma GCC unroll 16
+BH_UNROLL(16)
         for (uint32_t v = 0; v < VECS; v++)
             bh_store(out + v * BH_LANES, bh_vec_mask(bh_clip(sum[r][v], bounds.low, bounds.high), mask[v]));
         if (rare) bh_spmm_rare(b, out, first, VECS);

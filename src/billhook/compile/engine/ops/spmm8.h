@@ -54,9 +54,9 @@ static __attribute__((noinline)) bh_vec bh_spmm8_rare(const bh_instruction *op, 
 BH_INLINE void bh_tile8(const bh_block8 *b, uint32_t first, uint32_t from, uint32_t rows, const uint32_t ROWS,
                         const uint32_t VECS) {
     bh_quad sum[8][6];
-#pragma GCC unroll 8
+BH_UNROLL(8)
     for (uint32_t r = 0; r < ROWS; r++) {
-#pragma GCC unroll 6
+BH_UNROLL(6)
         for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_quad_set(b->start[from + r]);
     }
     const float *pixels = b->arena + (size_t)first * BH_LANES;
@@ -64,26 +64,26 @@ BH_INLINE void bh_tile8(const bh_block8 *b, uint32_t first, uint32_t from, uint3
     for (uint32_t k = 0; k < b->count; k++) {
         const float *x = pixels + b->columns[k];
         bh_quad in[6];
-#pragma GCC unroll 6
+BH_UNROLL(6)
         for (uint32_t v = 0; v < VECS; v++) in[v] = bh_quad_load(x + v * BH_LANES);
-#pragma GCC unroll 8
+BH_UNROLL(8)
         for (uint32_t r = 0; r < ROWS; r++) {
             const bh_quad w = bh_quad_set(weights[r]);
-#pragma GCC unroll 6
+BH_UNROLL(6)
             for (uint32_t v = 0; v < VECS; v++) sum[r][v] = bh_dot(sum[r][v], in[v], w);
         }
         weights += rows;
     }
     const int rare = b->op->function != BH_NONE;
-#pragma GCC unroll 2
+BH_UNROLL(2)
     for (uint32_t q = 0; q < ROWS / 4; q++) {
         const int32_t plane = b->out[from / 4 + q];
         if (plane < 0) continue;
-#pragma GCC unroll 6
+BH_UNROLL(6)
         for (uint32_t v = 0; v < VECS; v++) {
             const size_t at = (size_t)(first + v) * BH_LANES;
             bh_vec four[4];
-#pragma GCC unroll 4
+BH_UNROLL(4)
             for (uint32_t c = 0; c < 4; c++)
                 four[c] = bh_fma(bh_quad_float(sum[4 * q + c][v]), bh_set(b->scale[from + 4 * q + c]), b->zero);
             if (b->added) {

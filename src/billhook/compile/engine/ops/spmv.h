@@ -9,29 +9,29 @@ BH_INLINE void bh_spmv_block(const float *arena, const int32_t *columns, const f
                              const float *bias, float *result, const uint32_t ROWS) {
     const uint32_t PARTS = ROWS / BH_LANES ? ROWS / BH_LANES : 1;
     bh_vec sum[BH_APART][16];
-#pragma GCC unroll 16
+BH_UNROLL(16)
     for (uint32_t v = 0; v < PARTS; v++) {
         sum[0][v] = bh_load(bias + v * BH_LANES);
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t s = 1; s < BH_APART; s++) sum[s][v] = bh_set(0.0f);
     }
     uint32_t k = 0;
     for (; k + BH_APART <= count; k += BH_APART) {
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t s = 0; s < BH_APART; s++) {
             bh_vec x = bh_set(arena[columns[k + s]]);
-#pragma GCC unroll 16
+BH_UNROLL(16)
             for (uint32_t v = 0; v < PARTS; v++)
                 sum[s][v] = bh_fma(x, bh_load(weights + (size_t)(k + s) * ROWS + v * BH_LANES), sum[s][v]);
         }
     }
     for (; k < count; k++) {
         bh_vec x = bh_set(arena[columns[k]]);
-#pragma GCC unroll 16
+BH_UNROLL(16)
         for (uint32_t v = 0; v < PARTS; v++)
             sum[0][v] = bh_fma(x, bh_load(weights + (size_t)k * ROWS + v * BH_LANES), sum[0][v]);
     }
-#pragma GCC unroll 16
+BH_UNROLL(16)
     for (uint32_t v = 0; v < PARTS; v++)
         bh_store(result + v * BH_LANES, bh_add(bh_add(sum[0][v], sum[1][v]), bh_add(sum[2][v], sum[3][v])));
 }
@@ -42,7 +42,7 @@ static float bh_spmv_row(const float *arena, const int32_t *columns, const float
     float sum[BH_APART] = {bias};
     uint32_t k = 0;
     for (; k + BH_APART <= count; k += BH_APART) {
-#pragma GCC unroll 4
+BH_UNROLL(4)
         for (uint32_t s = 0; s < BH_APART; s++) sum[s] += weights[k + s] * arena[columns[k + s]];
     }
     for (; k < count; k++) sum[0] += weights[k] * arena[columns[k]];
