@@ -10,14 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import numpy as np
+from torch import nn
 
+from billhook.compile.compiler import compile_model
 from billhook.compile.layer_cache import LayerCache
 from billhook.compile.layer_network import LayerForm
-from billhook.compile.layer_timing import LayerPoint, time_points
+from billhook.compile.layer_timing import LayerPoint, time_between, time_points
+from billhook.compile.library import isas, library
 from billhook.compile.matrices import LANES
 from billhook.compile.tiles import IN_LANES
+from billhook.graph.capture import capture_program
+from billhook.graph.inputs import ExampleInputs, as_call, tensors
 from billhook.graph.patterns import Pattern
-from billhook.graph.weights import WeightLayer
+from billhook.graph.weights import WeightLayer, weight_layers
 from billhook.sparse.allocation import require_sparsity
 from billhook.sparse.mapping.candidates import block_pattern, reach
 from billhook.sparse.mapping.latency_table import LatencyModel, LatencyTable, class_of, outputs_of_group
@@ -39,13 +44,14 @@ class TimedLayers:
 
     A layer's time is that of its product in the fastest cut, with all that belongs to it: phases of what a
     strided window reads, margins, epilogue. What is between layers (pooling, sums that are not fused) is
-    not in it. Never more than the dense layer's, for the engine runs that too, and never rising with
-    sparsity. The first question about a class of patterns is answered after timing it for all `layers`
-    (seconds to a minute); times are kept on disk. Layers that the engine has no operator for take the time
-    of `table`.
+    not in it: see `others`. It is never more than the dense layer's, for the engine runs that too, and never
+    rises with sparsity. The first question about a class of patterns is answered after timing it for all
+    `layers` (seconds to a minute); times are kept on disk. Layers that the engine has no operator for take
+    the time of `table`.
 
     Args:
-        layers: What will be asked about; others are timed when they are asked for.
+        layers: Of the network; others are timed when they are asked for.
+        between: Seconds of what is between them.
         threads: Of the engine.
         isa: Instruction set.
         table: For layers that the engine has no operator for; None: the default table.
@@ -57,15 +63,39 @@ class TimedLayers:
         self,
         layers: Sequence[WeightLayer] = (),
         *,
+        between: float = 0.0,
         threads: int = 1,
         isa: str = "best",
         table: LatencyModel | None = None,
     ) -> None:
-        self._layers = tuple(layers)
-        self._threads, self._isa = threads, isa
+        library()
+        self._layers, self._between = tuple(layers), between
+        self._threads, self._isa = threads, isas()[-1] if isa == "best" else isa
         self._table = LatencyTable.default() if table is None else table
-        self._cache = LayerCache(isa, threads)
+        self._cache = LayerCache(self._isa, threads)
         self._curves: dict[Curve, tuple[list[float], list[float]]] = {}
+
+    @classmethod
+    def of(cls, model: nn.Module, example_inputs: ExampleInputs, *, threads: int = 1) -> TimedLayers:
+        """Return the model of a network's latency; what is between its layers is timed at once.
+
+        Raises:
+            CaptureError: if the network cannot be captured.
+            EngineError: if the engine is not built.
+            UnsupportedError: if the engine has no form for some of its operators; names all of them.
+        """
+        library()
+        compiled = compile_model(model, example_inputs, check=False)
+        call = as_call(example_inputs)
+        batch = tensors(call)[0].shape[0]
+        layers = weight_layers(capture_program(model, call))
+        return cls(layers, between=batch * time_between(compiled, threads=threads), threads=threads)
+
+    def others(self, layers: Sequence[WeightLayer]) -> float:
+        """Return the seconds of all but these layers: other ones, dense, and what is between them."""
+        given = {layer.tensor for layer in layers}
+        rest = [layer for layer in self._layers if layer.tensor not in given]
+        return self._between + sum(self.latency(layer, None, 0.0) for layer in rest)
 
     def latency(self, layer: WeightLayer, pattern: Pattern | None, sparsity: float) -> float:
         """Return the seconds of a layer with a pattern (None: dense) and this fraction of zeros.

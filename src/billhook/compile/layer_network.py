@@ -6,7 +6,7 @@ needs, as in a network, where hardly any value is read by 1×1 convolutions alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 
@@ -153,15 +153,21 @@ def _window(x: Value) -> Op:
     return Product((x,), out, np.ones((1, 1, 9), np.float32), taps, np.zeros(1, np.float32))
 
 
-def _instructions(network: Network) -> dict[str, list[int]]:
-    """Return the instructions behind every value that is no input: of its operator and those before it."""
-    found: dict[str, list[int]] = {}
+def numbered(network: Network) -> Iterator[tuple[Op, range]]:
+    """Yield the operators of a network in the engine's form with the numbers of their instructions."""
     number = 0
     for op in network:
         count = 0 if isinstance(op, Select) else len(op.phases) if isinstance(op, Phases) else 1
-        own = [n for v in op.inputs for n in found.get(v.name, ())]
-        found[op.output.name] = [*own, *range(number, number + count)]
+        yield op, range(number, number + count)
         number += count
+
+
+def _instructions(network: Network) -> dict[str, list[int]]:
+    """Return the instructions behind every value that is no input: of its operator and those before it."""
+    found: dict[str, list[int]] = {}
+    for op, numbers in numbered(network):
+        before = [n for v in op.inputs for n in found.get(v.name, ())]
+        found[op.output.name] = [*before, *numbers]
     return found
 
 

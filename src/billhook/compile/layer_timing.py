@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -10,11 +10,12 @@ from math import inf
 import numpy as np
 import torch
 
-from billhook.compile.compiler import assembled
-from billhook.compile.ir import Floats
-from billhook.compile.layer_network import LayerForm, LayerNetwork, network_of
+from billhook.compile.compiler import Compiled, assembled
+from billhook.compile.ir import Floats, Linear, Select
+from billhook.compile.layer_network import LayerForm, LayerNetwork, network_of, numbered
+from billhook.compile.products import Depthwise, Phases, Product
 from billhook.compile.session import EngineSession
-from billhook.compile.tiles import IN_LANES, PANEL, Tile, rows_of, work
+from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 from billhook.graph.patterns import Pattern
 
 PANELS = (6, 96)  # besides the usual one; those between differ less than times do
@@ -70,6 +71,14 @@ def time_points(points: Sequence[LayerPoint], *, threads: int = 1, isa: str = "b
     return found
 
 
+def time_between(compiled: Compiled, *, threads: int = 1, isa: str = "best") -> float:
+    """Return the seconds of all operators of a network that are no part of its layers."""
+    layers = (Product, Linear, Depthwise, Phases, Select)
+    between = [n for op, numbers in numbered(compiled.network) if not isinstance(op, layers) for n in numbers]
+    with _session(compiled.file, threads, isa) as session:
+        return sum(_in_turns(session, between).values())
+
+
 def _parts(points: Sequence[LayerPoint]) -> Iterator[list[LayerPoint]]:
     part: list[LayerPoint] = []
     for point in points:
@@ -85,14 +94,15 @@ def _fastest(points: Sequence[LayerPoint], threads: int, isa: str) -> dict[str, 
     whole = network_of([(name, *each) for name, each in weights.items()])
     works = {name: {rows: work(op, rows) for rows in rows_of(op)} for name, op in whole.products.items()}
     best = {name: Tile(min(each, key=each.__getitem__)) for name, each in works.items()}
+    most = {name: _MOST_WORK * min(each.values()) for name, each in works.items()}
     times = _times(whole, best, threads, isa)
-    for cut in (*(Tile(rows) for rows in (IN_LANES, 8, 4, 1)), *PANELS):
+    cuts: tuple[Tile | int, ...] = (*(Tile(rows) for rows in ROWS), *PANELS)
+    for cut in cuts:
+        given = {name: cut if isinstance(cut, Tile) else _with_panel(best[name], cut) for name in works}
         tried = {
             name: tile
-            for name, each in works.items()
-            if (tile := cut if isinstance(cut, Tile) else _with_panel(best[name], cut)) is not None
-            and tile != best[name]
-            and each.get(tile.rows, inf) <= _MOST_WORK * min(each.values())
+            for name, tile in given.items()
+            if tile != best[name] and works[name].get(tile.rows, inf) <= most[name]
         }
         if not tried:
             continue
@@ -103,8 +113,8 @@ def _fastest(points: Sequence[LayerPoint], threads: int, isa: str) -> dict[str, 
     return times
 
 
-def _with_panel(tile: Tile, panel: int) -> Tile | None:
-    return None if tile.rows == IN_LANES else Tile(tile.rows, panel)
+def _with_panel(tile: Tile, panel: int) -> Tile:
+    return tile if tile.rows == IN_LANES else Tile(tile.rows, panel)  # rows in lanes know no panels
 
 
 def _times(layers: LayerNetwork, tiles: Mapping[str, Tile], threads: int, isa: str) -> dict[str, float]:
@@ -113,12 +123,23 @@ def _times(layers: LayerNetwork, tiles: Mapping[str, Tile], threads: int, isa: s
     Instructions take turns, so that weights come from where they come from in a network: not from the
     cache that the same instruction has just filled.
     """
-    rng = np.random.default_rng(_SEED)
-    with EngineSession(assembled(layers.network, tiles), threads, isa) as session:
-        session.run([rng.standard_normal((1, *p.shape), dtype=np.float32) for p in session.inputs])
-        needed = sorted({n for numbers in layers.instructions.values() for n in numbers})
-        least = dict.fromkeys(needed, inf)
-        for _ in range(ROUNDS):
-            for number in needed:
-                least[number] = min(least[number], session.time(number, 1))
+    with _session(assembled(layers.network, tiles), threads, isa) as session:
+        least = _in_turns(session, {n for numbers in layers.instructions.values() for n in numbers})
     return {name: sum(least[n] for n in numbers) for name, numbers in layers.instructions.items()}
+
+
+def _session(file: bytes, threads: int, isa: str) -> EngineSession:
+    """Return a session that has run once, on random numbers."""
+    rng = np.random.default_rng(_SEED)
+    session = EngineSession(file, threads, isa)
+    session.run([rng.standard_normal((1, *p.shape), dtype=np.float32) for p in session.inputs])
+    return session
+
+
+def _in_turns(session: EngineSession, instructions: Iterable[int]) -> dict[int, float]:
+    """Return the least seconds of every instruction."""
+    least = dict.fromkeys(sorted(instructions), inf)
+    for _ in range(ROUNDS):
+        for number in least:
+            least[number] = min(least[number], session.time(number, 1))
+    return least

@@ -65,6 +65,8 @@ def sparsify(
     validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
+    backend: str = "onnxruntime",
+    threads: int = 1,
     training: FitConfig | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
@@ -96,6 +98,8 @@ def sparsify(
         validation: Held-out (inputs, targets), for the search for a mapping.
         loss: Scalar loss of (outputs, targets); cross entropy by default.
         seed: The same seed gives the same plan.
+        backend: Runtime the network is meant for; for "billhook", a mapping is made by measured times.
+        threads: Of that runtime.
         training: How a method that trains does so; each has a default.
         checkpoint_dir: Where a method that trains keeps what it needs to go on; None: nowhere.
         resume: Go on from there.
@@ -120,6 +124,8 @@ def sparsify(
         validation=validation,
         loss=loss,
         seed=seed,
+        backend=backend,
+        threads=threads,
         training=training,
         checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
         resume=resume,
@@ -153,6 +159,8 @@ def sparsifying_callback(
     validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
+    backend: str = "onnxruntime",
+    threads: int = 1,
 ) -> SparseCallback:
     """Return a sparse method that acts during training as a callback for a training loop of your own.
 
@@ -179,6 +187,8 @@ def sparsifying_callback(
         validation=validation,
         loss=loss,
         seed=seed,
+        backend=backend,
+        threads=threads,
     )
     callback = chosen.callback(problem)
     callback.made_by = _made_by(method, options, pattern, problem)
@@ -220,6 +230,8 @@ def _problem(
     validation: Any,
     loss: Loss | None,
     seed: int,
+    backend: str,
+    threads: int,
     **settings: Any,
 ) -> tuple[SparseProblem, Plan]:
     """Return the problem, and the plan for the original network that patterns are added to."""
@@ -234,7 +246,12 @@ def _problem(
     if isinstance(pattern, str) and is_mapping(pattern):
         layers = (scope or Scope()).select_weights(graph.weights)
         data = settings.get("data")
-        found = mapped(pattern, MappingSubject(small, layers, sparsity, data, validation, int(seed)))
+        subject = MappingSubject(
+            *(small, layers, sparsity, data, validation, int(seed), example_inputs),
+            backend=backend,
+            threads=threads,
+        )
+        found = mapped(pattern, subject)
         base = base.with_made_by(mapping=found.to_dict())
         patterns: Mapping[str, Pattern] = found.patterns
         if sparsities is None and allocation is None:
