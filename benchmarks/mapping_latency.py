@@ -7,8 +7,8 @@
 ResNet-20 and a small VGG for images of 32 pixels, with zeros in one pattern, and mapped by rules with either
 model of latency. The truth is the whole network in billhook's engine, tuned: the fastest of many runs, in
 turns with the dense network. Error is modelled over true time, both relative to the dense network's, less
-one. Every line of benchmarks/results/mapping_latency.jsonl is one choice. Accuracy is that of one-shot pruning with new
-batch-norm statistics, without training, on 2,000 validation images of Fashion-MNIST.
+one. Accuracy is that of one-shot pruning with new batch-norm statistics, without training, on 2,000
+validation images of Fashion-MNIST. Every line of benchmarks/results/mapping_latency.jsonl is one choice.
 """
 
 from __future__ import annotations
@@ -86,10 +86,11 @@ def choices(
         dense = others + network_latency(times, scope, {}, {})
         for bound in BOUNDS:
             try:
-                shares = share_out(scope, energies, block, bound * dense - others, times)
-                patterns = {t: p for t, p in block.items() if t in shares}
-                found[f"4x1, shared out by {name}", f"≤ {bound:.0%}"] = patterns, shares
-                for row, options in MAPPED.items():
+                if name == "timed":
+                    shares = share_out(scope, energies, block, bound * dense - others, times)
+                    patterns = {t: p for t, p in block.items() if t in shares}
+                    found[f"4x1, shared out by {name}", f"≤ {bound:.0%}"] = patterns, shares
+                for row, options in MAPPED.items() if name == "timed" else [("rules", {})]:
                     mapped = map_by_rules(
                         scope, latency=bound * dense - others, energies=energies, table=times, **options
                     )
@@ -128,7 +129,7 @@ def rows(network: str) -> list[dict[str, Any]]:
     model.load_state_dict(source.state_dict())
     layers = billhook.capture(model, x).weights
     small = billhook.capture(source, dataset().calibration(1, seed=0)[0]).weights
-    models = {"table": LatencyTable.default(), "timed": TimedLayers.of(model, x)}
+    models: dict[str, LatencyModel] = {"table": LatencyTable.default(), "timed": TimedLayers.of(model, x)}
     wanted = choices(network, model, layers, models)
     sparse = {}
     for key, (patterns, shares) in wanted.items():
@@ -174,7 +175,7 @@ def _whole(
 
 def _subject(model: nn.Module, layers: Sequence[WeightLayer]) -> MappingSubject:
     data, labels = dataset().calibration(1024, seed=0)
-    batches = list(zip(data.split(128), labels.split(128), strict=True))
+    batches = [(data[i : i + 128], labels[i : i + 128]) for i in range(0, 1024, 128)]
     images = dataset().evaluation("validation", limit=IMAGES)
     return MappingSubject(model, layers, None, batches, images)
 

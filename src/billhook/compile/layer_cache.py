@@ -60,4 +60,4 @@ def folder() -> Path:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, float) and isfinite(value) and value > 0
+    return isinstance(value, float) and isfinite(value) and value >= 0

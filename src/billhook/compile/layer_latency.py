@@ -6,13 +6,14 @@ share the inputs they read in the same way. All curves of one class and all laye
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
 import numpy as np
 from torch import nn
 
-from billhook.compile.compiler import compile_model
+from billhook.compile.compiler import Compiled, compile_model
 from billhook.compile.layer_cache import LayerCache
 from billhook.compile.layer_network import LayerForm
 from billhook.compile.layer_timing import LayerPoint, time_between, time_points
@@ -51,7 +52,6 @@ class TimedLayers:
 
     Args:
         layers: Of the network; others are timed when they are asked for.
-        between: Seconds of what is between them.
         threads: Of the engine.
         isa: Instruction set.
         table: For layers that the engine has no operator for; None: the default table.
@@ -63,13 +63,12 @@ class TimedLayers:
         self,
         layers: Sequence[WeightLayer] = (),
         *,
-        between: float = 0.0,
         threads: int = 1,
         isa: str = "best",
         table: LatencyModel | None = None,
     ) -> None:
         library()
-        self._layers, self._between = tuple(layers), between
+        self._layers, self._between = tuple(layers), 0.0
         self._threads, self._isa = threads, isas()[-1] if isa == "best" else isa
         self._table = LatencyTable.default() if table is None else table
         self._cache = LayerCache(self._isa, threads)
@@ -88,8 +87,9 @@ class TimedLayers:
         compiled = compile_model(model, example_inputs, check=False)
         call = as_call(example_inputs)
         batch = tensors(call)[0].shape[0]
-        layers = weight_layers(capture_program(model, call))
-        return cls(layers, between=batch * time_between(compiled, threads=threads), threads=threads)
+        made = cls(weight_layers(capture_program(model, call)), threads=threads)
+        made._between = batch * made._time_between(compiled)
+        return made
 
     def others(self, layers: Sequence[WeightLayer]) -> float:
         """Return the seconds of all but these layers: other ones, dense, and what is between them."""
@@ -117,6 +117,13 @@ class TimedLayers:
         zeros, seconds = self._curves[curve]
         uses = layer.positions / prod(form.plane)
         return uses * float(np.interp(sparsity, zeros, seconds))
+
+    def _time_between(self, compiled: Compiled) -> float:
+        """Return the seconds of what is between the layers of a network, for one sample."""
+        name = f"between {hashlib.sha256(compiled.file).hexdigest()}"
+        if name not in self._cache.seconds:
+            self._cache.add({name: time_between(compiled, threads=self._threads, isa=self._isa)})
+        return self._cache.seconds[name]
 
     def _likely(self, kind: Kind) -> Iterator[Curve]:
         """Yield the same kind of zeros in all layers: who asks for one will ask for the others."""

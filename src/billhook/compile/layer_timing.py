@@ -76,7 +76,7 @@ def time_between(compiled: Compiled, *, threads: int = 1, isa: str = "best") -> 
     layers = (Product, Linear, Depthwise, Phases, Select)
     between = [n for op, numbers in numbered(compiled.network) if not isinstance(op, layers) for n in numbers]
     with _session(compiled.file, threads, isa) as session:
-        return sum(_in_turns(session, between).values())
+        return sum(_in_turns(session, between).values(), 0.0)
 
 
 def _parts(points: Sequence[LayerPoint]) -> Iterator[list[LayerPoint]]:

@@ -9,7 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import billhook
 from billhook.compile import layer_cache, layer_latency, layer_timing
 from billhook.compile.layer_cache import LayerCache
 from billhook.compile.layer_latency import TimedLayers
@@ -19,6 +22,7 @@ from billhook.errors import InputError
 from billhook.graph.patterns import parse_pattern
 from billhook.graph.weights import WeightLayer
 from billhook.sparse.mapping import LatencyModel, LatencyTable, map_by_rules, network_latency
+from tests.unit.compile.exactness import image
 from tests.unit.sparse.mapping.made_layers import conv, linear
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -121,6 +125,18 @@ def test_a_folder_that_cannot_be_written_changes_nothing(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(layer_cache, "folder", lambda: tmp_path / "file" / "folder")
     assert TimedLayers().latency(LAYERS[2], None, 0.0) > 0
+
+
+def test_what_is_between_layers_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3)).eval()
+    between = TimedLayers.of(model, image(4, 12, 12)).others(
+        billhook.capture(model, image(4, 12, 12)).weights
+    )
+    assert between > 0
+    monkeypatch.setattr(layer_latency, "time_between", lambda *_, **__: pytest.fail("is timed again"))
+    again = TimedLayers.of(model, image(4, 12, 12))
+    assert again.others(billhook.capture(model, image(4, 12, 12)).weights) == between
 
 
 def test_depthwise_zeros_save_nothing(asked: list[list[LayerPoint]]) -> None:
