@@ -145,7 +145,7 @@ class TimedLayers:
         for (form, pattern), points in wanted.items():
             factor = form.outputs / form.sample.outputs
             seconds = np.minimum.accumulate([factor * self._cache.seconds[str(p)] for p in points])
-            self._curves[form, pattern] = [p.sparsity for p in points], seconds.tolist()
+            self._curves[form, pattern] = _with_knee([p.sparsity for p in points], seconds.tolist())
 
 
 def kind_of_zeros(pattern: Pattern | None, layer: WeightLayer) -> Kind:
@@ -170,6 +170,20 @@ def _standing_for(kind: Kind, layer: WeightLayer) -> Pattern | None:
         return kind
     rows = outputs_of_group(layer) if isinstance(kind, str) else kind
     return block_pattern(layer, rows, 1)
+
+
+def _with_knee(zeros: list[float], seconds: list[float]) -> tuple[list[float], list[float]]:
+    """Return a curve with the point from which on zeros pay: with fewer, a layer is run as a dense one.
+
+    It lies where the line through the first two timed sparsities meets the time of the dense layer.
+    """
+    if len(zeros) < 3 or seconds[1] <= seconds[2]:
+        return zeros, seconds
+    slope = (seconds[1] - seconds[2]) / (zeros[2] - zeros[1])
+    knee = zeros[1] - (seconds[0] - seconds[1]) / slope
+    if not zeros[0] < knee < zeros[1]:
+        return zeros, seconds
+    return [zeros[0], knee, *zeros[1:]], [seconds[0], *seconds]
 
 
 def _points(form: LayerForm, pattern: Pattern | None) -> list[LayerPoint]:

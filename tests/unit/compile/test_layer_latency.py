@@ -86,6 +86,17 @@ def test_what_is_between_the_timed_sparsities_lies_between_their_times(asked: li
     assert model.latency(LAYERS[0], pattern, 0.999) == pytest.approx(weights * (1.25 - last))
 
 
+def test_few_zeros_are_run_as_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        layer_latency,
+        "time_points",
+        lambda points, **_: {str(p): 1.2 - p.sparsity if p.pattern else 1.0 for p in points},
+    )
+    model = TimedLayers()
+    times = [model.latency(LAYERS[0], parse_pattern("4x1"), s) for s in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)]
+    assert times == pytest.approx([1.0, 1.0, 1.0, 0.9, 0.8, 0.6])
+
+
 def test_noise_does_not_make_zeros_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {0.0: 8.0, 0.5: 9.0, 0.7: 5.0, 0.8: 6.0}
     monkeypatch.setattr(
