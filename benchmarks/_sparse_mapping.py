@@ -1,4 +1,7 @@
-"""Mapping compared: rules against single schemes at one modelled latency, search against random mappings."""
+"""Mapping compared: rules against single schemes at one modelled latency, search against random mappings.
+
+Layers are timed in billhook's engine.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from torch import nn
 from benchmarks._sparse_run import ENDS, NETWORKS, Task
 from benchmarks._training import Protocol, batches, dataset, example, trained
 from billhook import BudgetError, Scope
+from billhook.compile.layer_latency import TimedLayers
 from billhook.graph import capture
 from billhook.graph.patterns import Pattern, parse_pattern
 from billhook.graph.structure import viewed
@@ -21,7 +25,7 @@ from billhook.graph.weights import WeightLayer
 from billhook.methods.sparse._patterns import MappingSubject, judge
 from billhook.sparse.allocation import allocate, reachable
 from billhook.sparse.mapping import (
-    LatencyTable,
+    LatencyModel,
     MappingProblem,
     environment,
     map_by_rules,
@@ -45,7 +49,7 @@ def mapping_tasks(seed: int, protocol: Protocol, folder: Path) -> list[Task]:
     for network in ("resnet-20", "small-vgg"):
         model = trained(network, NETWORKS[network], seed, protocol, folder)
         layers, energies = _layers(network, model)
-        table = LatencyTable.default()
+        table = TimedLayers(layers)  # kept on disk: the next call asks for the same runs
         whole = network_latency(table, layers, {}, {})
         for bound in BOUNDS[network]:
             for name in SINGLE:
@@ -67,7 +71,7 @@ def _lamp(
     energies: Table[str, torch.Tensor],
     patterns: Table[str, Pattern],
     bound: float,
-    table: LatencyTable,
+    table: LatencyModel,
 ) -> dict[str, float]:
     """Return the zeros of every tensor, shared out by LAMP, at the sparsity that meets a modelled latency."""
     own = {t: energies[t] for t in patterns}
@@ -129,7 +133,7 @@ def search_rows(network: str, seed: int, protocol: Protocol, folder: Path) -> di
     model = trained(network, NETWORKS[network], seed, protocol, folder)
     layers, _ = _layers(network, model)
     images = dataset().evaluation("validation", limit=IMAGES)
-    table = LatencyTable.default()
+    table = TimedLayers(layers)
     whole = network_latency(table, layers, {}, {})
 
     subject = MappingSubject(model, layers, SPARSITY, batches(protocol, seed), images, seed)

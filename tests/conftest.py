@@ -11,6 +11,7 @@ import importlib
 import os
 import shutil
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -19,7 +20,7 @@ import hypothesis
 import pytest
 import torch
 
-from billhook.compile import tile_cache
+from billhook.compile import layer_cache, tile_cache
 from billhook.compile.library import library
 from billhook.errors import EngineError
 from tests.torchvision_ops import declare
@@ -76,9 +77,10 @@ def fashion_mnist() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """What exports find out by timing is not kept in the user's cache."""
-    folder = tmp_path_factory.mktemp("tiles")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tile_cache, "folder", lambda: folder)
+        for cache in (layer_cache, tile_cache):
+            folder = tmp_path_factory.mktemp(cache.__name__.rpartition(".")[2])
+            patch.setattr(cache, "folder", partial(Path, folder))
         yield
 
 

@@ -106,6 +106,16 @@ class Words(Rule):
         return "a tuple of " + (f"words out of {', '.join(self.known)}" if self.known else "words")
 
 
+class Text(Rule):
+    """Any text but an empty one."""
+
+    def accepts(self, value: object) -> bool:  # noqa: D102
+        return isinstance(value, str) and bool(value)
+
+    def __str__(self) -> str:
+        return "a text"
+
+
 class Flag(Rule):
     """True or False."""
 

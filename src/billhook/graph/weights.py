@@ -32,6 +32,7 @@ class WeightLayer:
         groups: Of a convolution.
         transposed: The weight has its inputs first.
         positions: How often each weight is used in one forward pass of the example inputs.
+        plane: Pixels along each axis of what a convolution makes (reads, if transposed); () if not known.
         others: Other names of the weight, and of the layers that use or own it.
     """
 
@@ -45,6 +46,7 @@ class WeightLayer:
     transposed: bool = False
     positions: int = 1
     others: tuple[str, ...] = ()
+    plane: tuple[int, ...] = ()
 
     @property
     def view(self) -> Shape:
@@ -126,9 +128,12 @@ def _layer(program: Program, node: fx.Node) -> WeightLayer | None:
     batch_and_pixels = shape_of(x) if transposed else call.shape
     channel = len(batch_and_pixels) - spatial - 1
     positions = prod(s for axis, s in enumerate(batch_and_pixels) if axis != channel)
+    plane = tuple(int(s) for s in batch_and_pixels[channel + 1 :])
     stride = call["stride"]
     stride = tuple(stride) if isinstance(stride, (list, tuple)) else (int(stride),) * spatial
     stride = stride * spatial if len(stride) == 1 else stride
+    groups = int(call["groups"])
     return WeightLayer(
-        name, layer_of(node), "conv", shape, shape[2:], stride, int(call["groups"]), transposed, positions
+        *(name, layer_of(node), "conv", shape, shape[2:], stride, groups, transposed, positions),
+        plane=plane,
     )

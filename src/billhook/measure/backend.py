@@ -17,6 +17,9 @@ from billhook.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
+    from billhook.graph.inputs import ExampleInputs
+    from billhook.graph.patterns import Pattern
+    from billhook.graph.weights import WeightLayer
     from billhook.measure.artifact import Artifact
 
 Array = npt.NDArray[Any]
@@ -64,6 +67,18 @@ class Session(Protocol):
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Return the outputs for `inputs`, both in the order of the manifest."""
+        ...
+
+
+class LayerTimes(Protocol):
+    """What says how long layers take in a runtime; a latency model of `billhook.sparse.mapping`."""
+
+    def latency(self, layer: WeightLayer, pattern: Pattern | None, sparsity: float) -> float:
+        """Return the seconds of a layer with a pattern (None: dense) and this fraction of zeros."""
+        ...
+
+    def others(self, layers: Sequence[WeightLayer]) -> float:
+        """Return the seconds of all of the network but these layers: no zeros among them change it."""
         ...
 
 
@@ -164,6 +179,18 @@ class Backend(ABC):
         Raises:
             MissingExtraError: if the runtime is not installed.
         """
+
+    def layer_times(
+        self, model: nn.Module, example_inputs: ExampleInputs, threads: int = 1
+    ) -> LayerTimes | None:
+        """Return what times the layers of a network, with patterns of zeros, in this runtime.
+
+        None where zeros make no difference to the runtime.
+
+        Raises:
+            UnsupportedError: if it cannot run the network; names the operators.
+        """
+        return None
 
     @abstractmethod
     def open(self, artifact: Artifact, threads: int = 1) -> Session:

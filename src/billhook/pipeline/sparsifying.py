@@ -89,6 +89,8 @@ def sparsify_network(
         data=subject.training() if training else subject.calibration(),
         validation=subject.validation(),
         seed=seed,
+        backend=subject.recipe.export.backend,
+        threads=subject.recipe.measure.threads,
         training=wanted.training.to_config(seed) if training else None,
         checkpoint_dir=checkpoints if training else None,
         resume=training and checkpoints is not None,
@@ -142,7 +144,15 @@ def _check_mapping(subject: Subject, wanted: Sparse) -> None:
     assert isinstance(wanted.pattern, str)
     layers = _scope(wanted).select_weights(subject.prunable_graph.weights)
     if not wanted.pattern.startswith("search"):
-        mapped(wanted.pattern, MappingSubject(subject.prunable, layers, wanted.sparsity))
+        what = MappingSubject(
+            subject.prunable,
+            layers,
+            wanted.sparsity,
+            example_inputs=subject.example_inputs,
+            backend=subject.recipe.export.backend,
+            threads=subject.recipe.measure.threads,
+        )
+        mapped(wanted.pattern, what)
     elif wanted.sparsity is None or subject.recipe.data is None:
         lacks = "--sparsity 0.8" if wanted.sparsity is None else "--data, or a [data] table in the recipe"
         raise InputError(

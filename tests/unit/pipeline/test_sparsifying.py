@@ -314,6 +314,28 @@ def test_patterns_can_be_mapped_to_layers_by_rules() -> None:
     assert decision.plan.made_by["mapping"]
 
 
+@pytest.mark.usefixtures("engine")
+def test_rules_take_the_times_of_the_runtime_that_is_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from billhook.deploy.backends.billhook_ import BillhookEngine
+
+    asked = []
+    real = BillhookEngine.layer_times
+
+    def layer_times(self: BillhookEngine, model: nn.Module, example_inputs: Any, threads: int = 1) -> Any:
+        asked.append(threads)
+        return real(self, model, example_inputs, threads)
+
+    monkeypatch.setattr(BillhookEngine, "layer_times", layer_times)
+    wanted = {"pattern": "rules:latency=0.8"}
+    wide = {"name": "resnet-8", "args": {"width": 32}, "input": ["1x3x32x32"]}
+    preview(recipe(wanted, model=wide))
+    assert asked == []
+    tables = {"model": wide, "export": {"backend": "billhook"}, "measure": {**QUICK, "threads": 2}}
+    assert preview(recipe(wanted, **tables)).weights
+    assert asked
+    assert set(asked) == {2}
+
+
 def test_a_preview_of_what_is_decided_in_training_is_refused() -> None:
     with pytest.raises(InputError, match="sparse method 'admm' decides while it trains"):
         preview(on_digits({"sparsity": 0.5, "method": "admm"}))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from billhook.compile.int8.calibration import Calibration
     from billhook.compile.session import EngineSession
     from billhook.errors import CompileError
+    from billhook.graph.inputs import ExampleInputs
+    from billhook.measure.backend import LayerTimes
 
 INFO = Info(
     title="billhook's own engine, CPU, float32 or int8",
@@ -186,6 +188,16 @@ class BillhookEngine(Backend):
     def prepare(self) -> None:
         """Load the library; see `Backend.prepare`."""
         self.require()
+
+    def layer_times(self, model: nn.Module, example_inputs: ExampleInputs, threads: int = 1) -> LayerTimes:
+        """Return what times layers in the engine; see `Backend.layer_times`.
+
+        Raises:
+            EngineError: if the engine has not been built.
+        """
+        from billhook.compile.layer_latency import TimedLayers
+
+        return TimedLayers.of(model, example_inputs, threads=threads)
 
     def open(self, artifact: Artifact, threads: int = 1) -> Session:
         """Map the model file; see `Backend.open`. Other artifacts are opened by their own runtime."""

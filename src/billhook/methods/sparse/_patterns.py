@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from billhook.errors import InputError, NameNotFoundError
+from billhook.errors import BudgetError, InputError, NameNotFoundError
 from billhook.graph import Scope
 from billhook.graph.patterns import Pattern, options_in, parse_pattern, wide
 from billhook.graph.structure import impose_, viewed
 from billhook.graph.weights import WeightLayer
 from billhook.methods.sparse._base import nearest
-from billhook.options import Above, Configurable, Number, OneOf, configure, option
+from billhook.methods.sparse._layer_times import AUTO, WORDS, layer_times
+from billhook.options import Above, Configurable, Number, OneOf, Text, configure, option
+from billhook.sparse.mapping import Mapping as SchemeMapping
 from billhook.sparse.mapping import (
-    LatencyTable,
     MappingProblem,
     map_by_rules,
     network_latency,
     search,
 )
-from billhook.sparse.mapping import Mapping as SchemeMapping
 from billhook.train import evaluate, recalibrate_batchnorm
 
 Patterns = str | Mapping[str, str]
@@ -102,6 +102,9 @@ def _alternative(text: str) -> Pattern | None:
     return None if text.strip() == "dense" else parse_pattern(text)
 
 
+_TIMES = f"what layers take: {', '.join(WORDS)}, or the file of a table"
+
+
 @dataclass(frozen=True)
 class Rules(Configurable):
     """Options of "rules"; see `billhook.sparse.mapping.map_by_rules`.
@@ -113,6 +116,7 @@ class Rules(Configurable):
     task: str = option("easy", OneOf("easy", "hard"), "hard: kernel patterns for 3×3 convolutions")
     beta: float = option(0.2, Number(0), "how much slower than pruning columns a pattern may be")
     latency: float = option(0.0, Number(0, 1), "modelled latency relative to dense; 0: sparsity decides")
+    times: str = option(AUTO, Text(), _TIMES)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Search(Configurable):
     evaluations: int = option(100, Number(1, integer=True), "how many mappings are evaluated")
     weight: float = option(1.0, Above(0), "what it costs to miss the latency by all of it")
     recalibration: int = option(4, Number(0, integer=True), "batches for batch norm before each evaluation")
+    times: str = option(AUTO, Text(), _TIMES)
 
 
 MAPPINGS: Mapping[str, type[Configurable]] = {"rules": Rules, "search": Search}
@@ -139,7 +144,9 @@ class MappingSubject:
         data: Batches for batch-norm statistics.
         validation: Batches that mappings are judged on; None: `data`.
         seed: Of the search.
-        table: What a layer costs; None: the default.
+        example_inputs: One batch; for a backend that is to time the network.
+        backend: Runtime the network is meant for.
+        threads: Of that runtime.
     """
 
     model: nn.Module
@@ -148,7 +155,9 @@ class MappingSubject:
     data: Any = None
     validation: Any = None
     seed: int = 0
-    table: LatencyTable | None = None
+    example_inputs: Any = None
+    backend: str = "onnxruntime"
+    threads: int = 1
 
 
 def is_mapping(pattern: Patterns) -> bool:
@@ -161,37 +170,43 @@ def mapped(text: str, subject: MappingSubject) -> SchemeMapping:
 
     Raises:
         BudgetError: if the modelled latency cannot be met.
+        EngineError: if layers are to be timed in the engine and it is not built.
+        StorageError: if the file of a table cannot be read.
         InputError: for an unknown option, if sparsity or data are missing, if both sparsity and latency say
             how many zeros there are, and if every layer would stay dense.
     """
     name, options = options_in(text)
     settings = configure(MAPPINGS[name], options, what=f"pattern {name!r}")
-    table = subject.table or LatencyTable.default()
+    assert isinstance(settings, (Rules, Search))
+    table, others = layer_times(
+        *(settings.times, subject.model, subject.example_inputs, subject.layers),
+        backend=subject.backend,
+        threads=subject.threads,
+    )
     dense = network_latency(table, subject.layers, {}, {})
     if isinstance(settings, Search):
         problem = MappingProblem(
             subject.layers,
             judge(subject, settings.recalibration),
-            latency=settings.latency * dense,
+            latency=_bound(settings.latency, dense, others),
             sparsity=_needed(subject, name),
             table=table,
             weight=settings.weight,
         )
         found = search(problem, evaluations=settings.evaluations, seed=subject.seed).mapping
-    elif isinstance(settings, Rules) and settings.latency:
+    elif settings.latency:
         if subject.sparsity is not None:
             raise InputError(
                 "'rules' with a latency decides how many zeros there are: leave the sparsity out"
             )
         found = map_by_rules(
             subject.layers,
-            latency=settings.latency * dense,
+            latency=_bound(settings.latency, dense, others),
             energies=_energies(subject),
             table=table,
             task=settings.task,
         )
     else:
-        assert isinstance(settings, Rules)
         found = map_by_rules(
             subject.layers,
             sparsity=_needed(subject, name),
@@ -205,6 +220,19 @@ def mapped(text: str, subject: MappingSubject) -> SchemeMapping:
             "for more of them or for a lower latency, or name a pattern"
         )
     return found
+
+
+def _bound(latency: float, dense: float, others: float) -> float:
+    """Return the seconds that are left to the layers in scope: what is besides them stays as it is."""
+    left = latency * (dense + others) - others
+    if left <= 0:
+        least = others / (dense + others)
+        raise BudgetError(
+            f"latency={latency:g} cannot be met: all but the layers in scope takes {least:.0%} of the dense "
+            "network's time. Raise it, or bring more layers into scope",
+            {"latency": least},
+        )
+    return left
 
 
 def judge(subject: MappingSubject, recalibration: int) -> Callable[[SchemeMapping], float]:

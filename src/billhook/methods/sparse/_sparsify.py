@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 import billhook
@@ -16,13 +15,13 @@ from billhook.errors import InputError, NameNotFoundError, VerifyError
 from billhook.graph import ExampleInputs, Plan, Scope, apply, capture, make_plan
 from billhook.graph.patterns import Pattern
 from billhook.graph.structure import sparsity_of
-from billhook.graph.weights import WeightLayer
 from billhook.methods.sparse import sparse_methods
 from billhook.methods.sparse._base import SparseMethod, SparseProblem
+from billhook.methods.sparse._given import checked_sparsities, require_finite
 from billhook.methods.sparse._patterns import MappingSubject, Patterns, is_mapping, mapped, patterns_of
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
 from billhook.options import configure
-from billhook.sparse.allocation import NEAR, reachable, require_sparsity
+from billhook.sparse.allocation import reachable, require_sparsity
 from billhook.sparse.holding import holds
 from billhook.train import EpochRecord, FitConfig
 
@@ -65,6 +64,8 @@ def sparsify(
     validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
+    backend: str = "onnxruntime",
+    threads: int = 1,
     training: FitConfig | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = False,
@@ -96,6 +97,8 @@ def sparsify(
         validation: Held-out (inputs, targets), for the search for a mapping.
         loss: Scalar loss of (outputs, targets); cross entropy by default.
         seed: The same seed gives the same plan.
+        backend: Runtime the network is meant for; for "billhook", a mapping is made by measured times.
+        threads: Of that runtime.
         training: How a method that trains does so; each has a default.
         checkpoint_dir: Where a method that trains keeps what it needs to go on; None: nowhere.
         resume: Go on from there.
@@ -120,6 +123,8 @@ def sparsify(
         validation=validation,
         loss=loss,
         seed=seed,
+        backend=backend,
+        threads=threads,
         training=training,
         checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
         resume=resume,
@@ -153,6 +158,8 @@ def sparsifying_callback(
     validation: Any = None,
     loss: Loss | None = None,
     seed: int = 0,
+    backend: str = "onnxruntime",
+    threads: int = 1,
 ) -> SparseCallback:
     """Return a sparse method that acts during training as a callback for a training loop of your own.
 
@@ -179,6 +186,8 @@ def sparsifying_callback(
         validation=validation,
         loss=loss,
         seed=seed,
+        backend=backend,
+        threads=threads,
     )
     callback = chosen.callback(problem)
     callback.made_by = _made_by(method, options, pattern, problem)
@@ -220,6 +229,8 @@ def _problem(
     validation: Any,
     loss: Loss | None,
     seed: int,
+    backend: str,
+    threads: int,
     **settings: Any,
 ) -> tuple[SparseProblem, Plan]:
     """Return the problem, and the plan for the original network that patterns are added to."""
@@ -234,7 +245,12 @@ def _problem(
     if isinstance(pattern, str) and is_mapping(pattern):
         layers = (scope or Scope()).select_weights(graph.weights)
         data = settings.get("data")
-        found = mapped(pattern, MappingSubject(small, layers, sparsity, data, validation, int(seed)))
+        subject = MappingSubject(
+            *(small, layers, sparsity, data, validation, int(seed), example_inputs),
+            backend=backend,
+            threads=threads,
+        )
+        found = mapped(pattern, subject)
         base = base.with_made_by(mapping=found.to_dict())
         patterns: Mapping[str, Pattern] = found.patterns
         if sparsities is None and allocation is None:
@@ -243,13 +259,13 @@ def _problem(
         patterns = patterns_of(graph.weights, pattern, scope)
     views = {layer.tensor: layer.view for layer in graph.weights if layer.tensor in patterns}
     if sparsities is not None:
-        sparsities = _checked(sparsities, patterns, graph.weights)
+        sparsities = checked_sparsities(sparsities, patterns, graph.weights)
     elif sparsity is None:
         least, most = reachable(views, patterns)
         if least < most:
             raise InputError("how many weights shall be zero? Give sparsity=0.8")
         sparsity = least  # patterns such as 2:4 leave no choice
-    _require_finite(small, patterns)
+    require_finite(small, patterns)
     problem = SparseProblem(
         small,
         example_inputs,
@@ -264,34 +280,3 @@ def _problem(
         **settings,
     )
     return problem, base
-
-
-def _checked(
-    sparsities: Mapping[str, float], patterns: Mapping[str, Pattern], layers: Sequence[WeightLayer]
-) -> dict[str, float]:
-    """Return the sparsity of every weight that has a pattern; names may be those of layers."""
-    called = {name: la for la in layers for name in la.names if la.tensor in patterns}
-    found: dict[str, float] = {}
-    for name, sparsity in sparsities.items():
-        if name not in called:
-            raise NameNotFoundError("weight with a pattern", name, called)
-        what, layer = f"sparsities: that of {name!r}", called[name]
-        require_sparsity(sparsity, what)
-        least, most = patterns[layer.tensor].sparsities(layer.view)
-        if not least - NEAR <= sparsity <= most + NEAR:
-            raise InputError(
-                f"{what} is {sparsity:g}, but its pattern leaves {least:.4f} to {most:.4f} at zero"
-            )
-        found[layer.tensor] = float(min(max(sparsity, least), most))
-    if missing := sorted(set(patterns) - set(found)):
-        raise InputError(f"sparsities: {missing[0]!r} has a pattern but no sparsity")
-    return found
-
-
-def _require_finite(model: nn.Module, patterns: Mapping[str, Pattern]) -> None:
-    weights = dict(model.named_parameters(remove_duplicate=False))
-    for name in patterns:
-        if not bool(torch.isfinite(weights[name].detach()).all()):
-            raise InputError(
-                f"{name!r} holds NaN or infinity, which no pattern has; look at how it was trained"
-            )

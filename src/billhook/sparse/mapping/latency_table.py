@@ -39,7 +39,7 @@ class KindTimes:
     """Times of one kind of layer.
 
     Attributes:
-        macs_per_second: Of the dense layer in the best dense runtime.
+        macs_per_second: Of the dense layer.
         times: Class of patterns → time relative to that of the dense layer, at every sparsity of the table.
             "rows_8": eight neighbouring outputs share the inputs they read, "rows_1": single weights,
             "kernel": kernel patterns, "coarse": whole filters or channels.
@@ -72,9 +72,9 @@ class LatencyTable:
 
     A dense layer takes layer_seconds + max(macs / macs_per_second, bytes of the weight / bytes_per_second);
     with a pattern, the second term is multiplied by the interpolated relative time. Convolutions and linear
-    layers only: what is between them is taken to cost the same whatever the patterns. The default table comes
-    from a prototype of the engine (see its `basis`): it tells which of two patterns is faster, not how many
-    milliseconds your device will take.
+    layers only: what is between them is taken to cost the same whatever the patterns. The default table holds
+    times of the engine on one machine (see its `basis`): it tells which of two patterns is faster, not how
+    many milliseconds your device will take.
 
     Attributes:
         kinds: "conv_1x1", "conv_3x3", "conv", "linear" and "depthwise" → their times.

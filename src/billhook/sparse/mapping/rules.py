@@ -91,7 +91,7 @@ def map_by_rules(
         sparsity: Fraction of zeros in every layer that gets a pattern, from 0 to below 1.
         latency: Upper bound in seconds on the modelled latency of all layers.
         energies: What each weight is worth (w²), [outputs, inputs, positions] by tensor; with `latency`.
-        table: What a layer costs; None: the default table, from a prototype of the engine.
+        table: What a layer costs; None: the default table.
         task: "easy" or "hard".
         beta: How much slower than coarse structured pruning a pattern may be; with `sparsity`.
         negligible: A layer with less than this share of the dense network's time stays dense.

@@ -27,23 +27,24 @@ def _relative(layer: WeightLayer, pattern: str, sparsity: float) -> float:
     return sparse / dense
 
 
-def test_the_default_table_says_what_the_prototype_measured() -> None:
-    # ResNet-50 3.2, MobileNetV2 3.8; ResNet-50 6.9, VGG-16 5.8
-    assert 3.2 < 1 / _relative(POINTWISE, "8x1", 0.8) < 3.8
-    assert 5.8 < 1 / _relative(conv("a", 64, 64), "8x1", 0.9) < 6.9
-    assert 1.03 < _relative(POINTWISE, "4x1", 0.8) / _relative(POINTWISE, "8x1", 0.8) < 1.13
-    assert 1 / _relative(POINTWISE, "1x1", 0.8) == pytest.approx(1.3, rel=0.01)
+def test_the_default_table_says_what_the_engine_measured() -> None:
+    # Whole networks in it, 8×1, over their dense time: 3.3 and 5.2 times as fast at 80 and 90 % (ResNet-50).
+    assert 3.0 < 1 / _relative(POINTWISE, "8x1", 0.8) < 4.5
+    assert 4.5 < 1 / _relative(conv("a", 64, 64), "8x1", 0.9) < 7.0
+    assert _relative(POINTWISE, "4x1", 0.8) == pytest.approx(_relative(POINTWISE, "8x1", 0.8), rel=0.1)
+    assert 1.5 < _relative(POINTWISE, "1x1", 0.8) / _relative(POINTWISE, "8x1", 0.8) < 3.0
 
 
-def test_sparse_kernels_pay_from_a_fifth_of_zeros_on() -> None:
-    assert _relative(POINTWISE, "8x1", 0.1) > 1 > _relative(POINTWISE, "8x1", 0.3)
-    assert _relative(conv("a", 64, 64), "8x1", 0.15) > 1 > _relative(conv("a", 64, 64), "8x1", 0.35)
+def test_few_zeros_do_not_pay() -> None:
+    for layer in (POINTWISE, conv("a", 64, 64)):
+        assert _relative(layer, "8x1", 0.1) == 1 > _relative(layer, "8x1", 0.35)
+        assert _relative(layer, "unstructured", 0.3) > 0.99
 
 
 def test_the_default_table_names_its_conditions_and_survives_json() -> None:
     default = LatencyTable.default()
-    assert "AVX-512" in default.device
-    assert "measured" in default.basis["rows_8, conv_3x3"]
+    assert "avx512" in default.device
+    assert "measured" in default.basis["times"]
     assert LatencyTable.from_dict(json.loads(json.dumps(default.to_dict()))) == default
 
 
@@ -56,8 +57,9 @@ def test_dense_time_is_a_constant_and_the_macs() -> None:
 
 def test_a_linear_layer_is_as_slow_as_its_weights_are_read() -> None:
     layer = linear("fc", 4096, 25088)
-    assert LatencyTable.default().latency(layer, None, 0.0) == pytest.approx(
-        4096 * 25088 * 4 / 2e10, rel=0.01
+    default = LatencyTable.default()
+    assert default.latency(layer, None, 0.0) == pytest.approx(
+        4096 * 25088 * 4 / default.bytes_per_second, rel=0.01
     )
 
 
@@ -178,7 +180,7 @@ ROWS_8 = ("kinds", "conv_1x1", "times", "rows_8")
         (("kinds", "conv_3x3", "times", "kernel"), None, "entry 'kernel' is missing"),
         (("kinds", "conv", "times", "coarse"), None, "entry 'coarse' is missing"),
         (("kinds", "depthwise", "times"), {"rows_1": [1.0] * 7}, "depthwise convolutions stay dense"),
-        (ROWS_8, [1.0, 0.5], r"kinds\.conv_1x1\.times\.rows_8: 2 times for 7 sparsities"),
+        (ROWS_8, [1.0, 0.5], r"kinds\.conv_1x1\.times\.rows_8: 2 times for 12 sparsities"),
         (ROWS_8, [1, 0.5, 0.6, 0.4, 0.3, 0.2, 0.1], r"kinds\.conv_1x1: times\.rows_8: .* must not rise"),
         (ROWS_8, [1, 0.5, 0.4, 0.3, 0.2, 0.1, -0.1], r"times\.rows_8: must be at least 0"),
         (ROWS_8, [1, 0.5, 0.4, 0.3, float("nan"), 0.1, 0], r"rows_8\[4\]: expected a finite number"),
@@ -225,14 +227,14 @@ def test_outputs_of_a_transposed_convolution_are_counted_within_their_group() ->
     assert given.latency(layer, parse_pattern("8x1"), 0.5) / layer.macs == pytest.approx(0.5)
 
 
-def test_filters_take_the_time_of_the_macs_that_stay() -> None:
-    assert _relative(POINTWISE, "filter", 0.75) == pytest.approx(0.25)
+def test_filters_take_about_the_time_of_the_macs_that_stay() -> None:
+    assert _relative(POINTWISE, "filter", 0.75) == pytest.approx(0.3, rel=0.2)
 
 
-def test_kernel_patterns_lie_between_single_weights_and_blocks() -> None:
+def test_kernel_patterns_take_about_as_long_as_single_weights() -> None:
     layer = conv("a", 64, 64)
-    times = [_relative(layer, p, 0.8) for p in ("4x1", "kernel_pattern", "unstructured")]
-    assert times == sorted(times)
+    blocks, kernels, single = (_relative(layer, p, 0.8) for p in ("4x1", "kernel_pattern", "unstructured"))
+    assert blocks < kernels == pytest.approx(single, rel=0.1)
 
 
 def test_only_rows_that_share_inputs_make_a_block_fast() -> None:

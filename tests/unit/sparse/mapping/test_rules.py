@@ -70,8 +70,10 @@ def test_the_block_is_the_smallest_within_the_rule_by_brute_force(beta: float, s
 
 
 def test_the_default_rule_takes_four_rows_and_a_strict_one_eight() -> None:
-    layer = conv("a", 64, 64, 1)
-    loose, strict = (map_by_rules([layer], sparsity=0.8, beta=b).choices["a.weight"] for b in (0.2, 0.0))
+    layer, given = conv("a", 64, 64, 1), table(rows_4=[1, 0.52, 0], rows_8=[1, 0.5, 0])
+    loose, strict = (
+        map_by_rules([layer], sparsity=0.8, beta=b, table=given).choices["a.weight"] for b in (0.2, 0.0)
+    )
     assert (loose, strict) == (parse_pattern("4x1"), parse_pattern("8x1"))
 
 

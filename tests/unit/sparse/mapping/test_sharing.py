@@ -12,6 +12,7 @@ from billhook.graph.weights import WeightLayer
 from billhook.sparse.mapping import LatencyTable, share_out
 from billhook.sparse.mapping.sharing import Option, descend, options_of, removals
 from tests.unit.sparse.mapping.made_layers import conv, linear
+from tests.unit.sparse.mapping.made_layers import table as made_table
 
 GRID = (0.3, 0.5, 0.7, 0.9)
 
@@ -30,10 +31,11 @@ LAYERS = [conv("a", 32, 16), conv("b", 32, 32, 1), conv("c", 48, 32, 5), linear(
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("loss", ["lamp", "fraction", "energy"])
 def test_the_bound_is_met_and_close_to_the_best_of_all_combinations(share: float, loss: str) -> None:
-    table, pattern = LatencyTable.default(), parse_pattern("4x1")
+    # Where zeros pay from the first on; four layers are few to take steps over a flat beginning with.
+    table, pattern = made_table(rows_4=[1.25, 0.7, 0]), parse_pattern("4x1")
     energies, choices = _energies(LAYERS), {la.tensor: pattern for la in LAYERS}
     bound = share * table.network(LAYERS, {})
-    shares = share_out(LAYERS, energies, choices, bound, loss=loss, grid=GRID)
+    shares = share_out(LAYERS, energies, choices, bound, table, loss=loss, grid=GRID)
     curves = [options_of(la, energies, [pattern], table, loss=loss, grid=GRID) for la in LAYERS]
     found = sum(
         next(o.loss for o in options if o.sparsity == shares.get(la.tensor, 0.0))
