@@ -37,15 +37,24 @@ typedef struct {
 typedef void (*bh_run)(const bh_job *job);
 
 /* All operators for one instruction set: the same sources (isa.c), compiled with other flags. */
-typedef struct {
+typedef struct bh_kernels bh_kernels;
+struct bh_kernels {
     const char *name;
     bh_run run[BH_KINDS];
-    bh_run chain; /* the SPMM of a chain, and the DEPTHWISE behind it */
-} bh_kernels;
+    bh_run chain;           /* the SPMM of a chain, and the DEPTHWISE behind it */
+    const bh_kernels *rest; /* has what is NULL here */
+};
 
 /* See cpu.c. */
 extern const bh_kernels bh_kernels_portable, bh_kernels_avx2, bh_kernels_avxvnni, bh_kernels_avx512,
     bh_kernels_avx512vnni, bh_kernels_neon, bh_kernels_dotprod;
+
+static inline bh_run bh_run_of(const bh_kernels *kernels, uint32_t kind) {
+    return kernels->run[kind] ? kernels->run[kind] : kernels->rest->run[kind];
+}
+static inline bh_run bh_chain_of(const bh_kernels *kernels) {
+    return kernels->chain ? kernels->chain : kernels->rest->chain;
+}
 
 /* Whether an instruction is a DEPTHWISE that runs with the one ahead of it. */
 static inline int bh_chained(const bh_model *model, uint32_t number) {

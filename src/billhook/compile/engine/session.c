@@ -148,7 +148,8 @@ static void run_share(const bh_session *session, uint32_t number, uint32_t threa
     const uint32_t shares = session->shares[number];
     if (thread >= shares || bh_chained(session->model, number)) return;
     const bh_job job = {session->model, op, session->arena, thread, shares};
-    (bh_chained(session->model, number + 1) ? session->kernels->chain : session->kernels->run[op->kind])(&job);
+    const int chain = bh_chained(session->model, number + 1);
+    (chain ? bh_chain_of(session->kernels) : bh_run_of(session->kernels, op->kind))(&job);
 }
 
 /* Where only the first thread works before and after, the others need not meet it. */

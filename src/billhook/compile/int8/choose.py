@@ -12,7 +12,6 @@ from billhook.compile.ir import (
     Convolution,
     Flatten,
     Linear,
-    Mean,
     Network,
     Op,
     Pad,
@@ -28,7 +27,7 @@ WEIGHTED = (Convolution, Linear)
 def choose(network: Network, keep: tuple[str, ...] = (), refused: Mapping[Op, str] | None = None) -> Reasons:
     """Return, for every operator, why it computes in float32; "" for integers.
 
-    Operators that only move numbers, or take the mean or the largest of them, follow what makes their input.
+    Operators that only move numbers, or take the largest of them, follow what makes their input.
 
     Args:
         network: After the passes.
@@ -62,7 +61,7 @@ def moves(op: Op) -> bool:
 
 
 def _refusal(op: Op, keep: tuple[str, ...]) -> str:
-    if not (isinstance(op, (*WEIGHTED, Mean)) or (moves(op) and not op.activation)):
+    if not (isinstance(op, WEIGHTED) or (moves(op) and not op.activation)):
         return "has no form in integers"
     if any(fnmatchcase(op.output.name, pattern) for pattern in keep):
         return "is kept"
