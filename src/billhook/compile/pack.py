@@ -32,6 +32,7 @@ from billhook.compile.ir import (
 from billhook.compile.layout import Geometry, Layout
 from billhook.compile.matrices import write_linear, write_product, write_reuse
 from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
+from billhook.compile.packable import require_packable
 from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
 from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
 from billhook.compile.tiles import Tile, cut
@@ -283,26 +284,13 @@ _WRITERS: Mapping[type[Op], Callable[[Packer, Any], None]] = {
 }
 
 
-_IN_BYTES = (Product, Linear, Phases, Pad, Pool, Select, Convert)
-
-
-def _moves_bytes(op: Op) -> bool:
-    return isinstance(op, Pool) and op.output.quantised is not None
-
-
 def pack(network: Network, layout: Layout, tiles: Mapping[str, Tile] | None = None) -> bytes:
     """Return the model file of a network in the engine's form.
 
     Raises:
         CompileError: if an operator has no instruction.
     """
-    for op in network:
-        if type(op) not in (*_WRITERS, Select, Room):
-            raise CompileError(f"no instruction for {op.kind}; this is a bug of the compiler")
-        if op.activation and (isinstance(op, (Phases, Pad, Flatten, Convert)) or _moves_bytes(op)):
-            raise CompileError(f"{op.kind} takes no activation; this is a bug of the compiler")
-        if any(v.quantised for v in (*op.inputs, op.output)) and not isinstance(op, _IN_BYTES):
-            raise CompileError(f"{op.kind} has no form in 8 bits; this is a bug of the compiler")
+    require_packable(network, (*_WRITERS, Select, Room))
     writer = Writer()
     Packer(writer, layout, tiles or {}).network(network)
     return writer.bytes()
