@@ -24,8 +24,8 @@ from billhook.compile.ir import (
     Select,
     Value,
 )
-from billhook.compile.passes import INTO_ENGINE, run_passes
-from billhook.compile.products import Phases, Product
+from billhook.compile.passes.as_products import as_products
+from billhook.compile.products import Phases, Product, Room
 from billhook.graph.patterns import Shape
 from billhook.graph.weights import WeightLayer
 
@@ -121,7 +121,7 @@ def network_of(layers: Sequence[tuple[str, LayerForm, Floats]]) -> LayerNetwork:
     ports = tuple(Port(v.name, v, (v.channels, v.height, v.width)) for v in inputs.values())
     made = ops[-1].output
     outputs = (Port("last", made, (made.channels, made.height, made.width)),)
-    network = run_passes(Network(tuple(ops), ports, outputs), check=False, passes=INTO_ENGINE)
+    network = as_products(Network(tuple(ops), ports, outputs))  # and no pass that drops what nobody reads
     names = {name for name, _, _ in layers}
     products = {op.output.name: op for op in network if isinstance(op, Product) and op.output.name in names}
     own = {name: numbers for name, numbers in _instructions(network).items() if name in names}
@@ -157,7 +157,7 @@ def numbered(network: Network) -> Iterator[tuple[Op, range]]:
     """Yield the operators of a network in the engine's form with the numbers of their instructions."""
     number = 0
     for op in network:
-        count = 0 if isinstance(op, Select) else len(op.phases) if isinstance(op, Phases) else 1
+        count = 0 if isinstance(op, Select | Room) else len(op.phases) if isinstance(op, Phases) else 1
         yield op, range(number, number + count)
         number += count
 

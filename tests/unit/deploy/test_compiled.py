@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LEVELS = {"x86-64-v3": "avx2", "x86-64-v4": "avx512"}
+FAMILIES = {"x86-64-v3": ("avx2", "avxvnni"), "x86-64-v4": ("avx512",)}
 RUN = """
 import json, sys
 import numpy as np
@@ -66,7 +67,7 @@ def test_the_library_for_a_level_has_its_instruction_set_only(tmp_path: Path, ta
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["isas"] == [LEVELS[target]]
+    assert found["isas"] == [name for name in isas() if name.startswith(FAMILIES[target])]
     with torch.no_grad():
         np.testing.assert_allclose(found["outputs"], model(IMAGE).numpy(), rtol=1e-4, atol=1e-5)
 
@@ -83,7 +84,7 @@ def test_an_unsupported_network_is_refused(
 ) -> None:
     with pytest.raises(UnsupportedError, match="embedding") as caught:
         compile_for(Attention(), torch.randint(20, (2, 6)), tmp_path / "net", target=target)
-    assert "scaled_dot_product_attention" in caught.value.operators
+    assert caught.value.operators == ("input", "embedding")
     assert "ONNX Runtime" not in caplog.text  # it was not left to another runtime
     assert list(tmp_path.iterdir()) == []
 
