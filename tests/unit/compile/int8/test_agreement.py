@@ -59,9 +59,10 @@ def test_a_file_made_from_another_network_does_not(network: Network, data: torch
 def test_numbers_halfway_between_two_of_the_grid_may_become_either(layers: list[nn.Module]) -> None:
     torch.manual_seed(0)
     images = torch.randn(8, 3, 18, 18)
+    first = layers[0].get_parameter
     with torch.no_grad():
-        layers[0].weight[:2] = 0  # the largest and the smallest number, and so one grid before and after
-        layers[0].bias[:2] = torch.tensor([20.0, -20.0])
+        first("weight")[:2] = 0  # the largest and the smallest number, and so one grid before and after
+        first("bias")[:2] = torch.tensor([20.0, -20.0])
     made = prepared(nn.Sequential(*layers).eval(), images, calibration=Calibration([images], "minmax"))
     check_agreement(made.network, assemble(made.network).file, {}, images)
 
