@@ -172,6 +172,9 @@ def test_export_makes_an_artifact_that_measure_takes(billhook: Billhook, tmp_pat
     outcome = billhook("export", NET, *SHAPE, "-o", "exported")
     assert outcome.code == 1
     assert "is never overwritten" in outcome.stderr
+    outcome = billhook("export", NET, *SHAPE, "--backend", "billhook", "-o", "engine")
+    assert "model.bhk" in outcome.stdout
+    assert "opset" not in outcome.stdout
 
 
 def test_methods_lists_everything_that_has_a_name(billhook: Billhook) -> None:

@@ -90,5 +90,6 @@ def export(
             "bytes": size(artifact).value,
             "parity": dict(manifest.parity or {}),
         },
-        f"{artifact.model_path}: {format_bytes(size(artifact).value)}, opset {manifest.opset}",
+        f"{artifact.model_path}: {format_bytes(size(artifact).value)}"
+        + ("" if manifest.opset is None else f", opset {manifest.opset}"),
     )

@@ -38,6 +38,8 @@ class DeepReuse:
         samples: Inputs from which the places of the hyper-planes are learnt, one array [samples, ...] each:
             half of the pixels lie on either side. None: all go through zero, and pixels that differ in
             brightness only are alike.
+    Raises:
+        InputError: for numbers out of their range.
     Differs from the source:
         The first pixel of a cluster stands for it; a mean takes as long as an exact product of 100 outputs.
     """
@@ -48,10 +50,11 @@ class DeepReuse:
     samples: Sequence[npt.NDArray[np.float32]] | None = None
 
     def __post_init__(self) -> None:
-        if self.length < 1 or not 1 <= self.hashes <= MOST_HASHES or self.outputs < 1:
+        whole = all(type(n) is int for n in (self.length, self.hashes, self.outputs))
+        if not whole or self.length < 1 or not 1 <= self.hashes <= MOST_HASHES or self.outputs < 1:
             raise InputError(
                 f"length={self.length}, hashes={self.hashes}, outputs={self.outputs}: deep reuse needs "
-                f"positive numbers, and at most {MOST_HASHES} hashes"
+                f"positive whole numbers, and at most {MOST_HASHES} hashes"
             )
 
 
@@ -59,6 +62,9 @@ def with_reuse(network: Network, reuse: DeepReuse) -> Network:
     """Return a network in the engine's operators whose convolutions reuse; those in groups stay exact.
 
     Hyper-planes are random, and the same in every call.
+
+    Raises:
+        InputError: if there are no samples, or they do not fit or are not finite.
     """
     chosen = [op for op in network if isinstance(op, Product) and _fits(op, reuse)]
     seen = _inputs(network, chosen, reuse) if reuse.samples is not None else {}
@@ -121,5 +127,11 @@ def _inputs(
     values = list(dict.fromkeys(op.inputs[0] for op in chosen))
     ports = tuple(Port(v.name, v, (v.channels, v.height, v.width)) for v in values)
     assert reuse.samples is not None
+    if not all(len(array) for array in reuse.samples):
+        raise InputError("deep reuse has no samples to learn from; leave them out, or give some")
     found = reference.run(replace(network, outputs=ports), reuse.samples)
+    if not all(np.isfinite(a).all() for a in found):
+        raise InputError(
+            "deep reuse cannot learn from samples with numbers that are not finite; leave them out"
+        )
     return {v: a.astype(np.float32) for v, a in zip(values, found, strict=True)}

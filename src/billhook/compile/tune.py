@@ -7,6 +7,7 @@ files as there are candidates, whatever the number of layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from math import inf
 
 import numpy as np
@@ -64,7 +65,7 @@ def _products(network: Network) -> Iterator[tuple[range, Product]]:
     """
     number = 0
     ops = [op for op in network if not isinstance(op, Select | Room)]
-    for op, behind in zip(ops, (*ops[1:], None), strict=True):
+    for op, behind in zip_longest(ops, ops[1:]):
         if isinstance(op, Product):
             yield range(number, number + 1 + isinstance(behind, Depthwise)), op
         number += len(op.phases) if isinstance(op, Phases) else 1

@@ -83,6 +83,10 @@ def export(
     except (TypeError, ValueError) as e:
         raise InputError(f"preprocessing must be plain data (text, numbers, lists): {e}") from None
     runtime = backends.get(backend) if isinstance(backend, str) else backend
+    if not isinstance(calibration, Calibration | None):
+        raise InputError(
+            f"calibration is a {type(calibration).__name__}; give billhook.Calibration(batches), or None"
+        )
     if calibration is not None:
         runtime.require_int8()
     if has_copies(model):  # no runtime knows them

@@ -121,7 +121,15 @@ def test_layers_with_few_outputs_or_groups_stay_exact() -> None:
         assert not any(isinstance(op, Reuse) for op in compiled.network)
 
 
-@pytest.mark.parametrize("wrong", [{"length": 0}, {"hashes": 0}, {"hashes": 17}, {"outputs": 0}])
-def test_options_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"length": 0}, {"hashes": 0}, {"hashes": 17}, {"outputs": 0}, {"length": 2.5}]
+)
+def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="deep reuse needs"):
         DeepReuse(**wrong)
+
+
+@pytest.mark.parametrize("samples", [np.zeros((0, 6, 9, 8)), np.full((1, 6, 9, 8), np.nan)])
+def test_samples_from_which_nothing_can_be_learnt_are_refused(samples: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"deep reuse (has no samples|cannot learn)"):
+        compile_model(conv(), image(6, 9, 8), reuse=DeepReuse(outputs=1, samples=[samples]))

@@ -37,6 +37,10 @@ def fastest_is(monkeypatch: pytest.MonkeyPatch, network: object, wanted: Tile) -
     monkeypatch.setattr(tune, "_times", times)
 
 
+def test_a_network_without_operators_has_no_cuts() -> None:
+    assert tune.tune(compile_model(nn.Identity(), image(2, 3, 3)).network) == {}
+
+
 def test_the_fastest_cut_is_taken(compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Tile(4, 6)
     fastest_is(monkeypatch, compiled.network, wanted)

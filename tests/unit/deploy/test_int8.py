@@ -133,6 +133,12 @@ def test_a_batch_size_that_the_code_fixes(tmp_path: Path) -> None:
     assert (made.manifest.dynamic_batch, made.manifest.batch, made.manifest.precision) == (False, 2, "int8")
 
 
+def test_batches_alone_are_no_calibration(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"calibration is a list; give billhook.Calibration\(batches\)"):
+        export(network(), batches()[0], tmp_path / "net", calibration=batches())  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_runtime_without_int8_refuses(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="'openvino' has no int8; export in float32, or for 'billhook'"):
         exported(tmp_path / "net", "openvino")

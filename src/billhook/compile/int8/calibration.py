@@ -37,7 +37,8 @@ class Calibration:
         keep: Values that are computed in float32, by the names that the compiler's notes use; * and ? match.
         correct_bias: Take the mean error that rounded weights make out of the bias.
     Raises:
-        InputError: for a wrong percentile, or batches that can be gone through once only.
+        InputError: for a wrong percentile, one name in the place of `keep`, or batches that can be gone
+            through once only.
         NameNotFoundError: if there is no such method.
     """
 
@@ -52,6 +53,8 @@ class Calibration:
             raise NameNotFoundError("calibration method", self.method, METHODS)
         if not 50 < self.percentile <= 100:
             raise InputError(f"percentile is {self.percentile}; it must be above 50 and at most 100")
+        if isinstance(self.keep, str):
+            raise InputError(f"keep is a tuple of names; write ({self.keep!r},) for a single one")
         if isinstance(self.batches, (Tensor, Mapping)):
             raise InputError(
                 "batches of a calibration must be a list of batches; write [batch] for a single one"

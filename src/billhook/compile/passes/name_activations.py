@@ -86,7 +86,7 @@ def _raised(value: Value, makers: Makers) -> Value | None:
     if clipped is None or clipped.activation != _SIX:
         return None
     raised = makers.get(clipped.inputs[0]) if isinstance(clipped, Activate) else clipped
-    if not isinstance(raised, Affine):
+    if not isinstance(raised, Affine) or (raised is not clipped and raised.activation):
         return None
     return raised.inputs[0] if _factor(replace(raised, activation=NONE), shift=3.0) == 1 else None
 

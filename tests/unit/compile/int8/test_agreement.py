@@ -49,6 +49,33 @@ def test_a_file_made_from_another_network_does_not(network: Network, data: torch
 
 
 @pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(3, 8, 3), nn.AvgPool2d((2, 1)), nn.Conv2d(8, 4, 1)],
+        [nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(4, 4, 1)],
+    ],
+    ids=["mean", "resized"],
+)
+def test_numbers_halfway_between_two_of_the_grid_may_become_either(layers: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 18, 18)
+    first = layers[0].get_parameter
+    with torch.no_grad():
+        first("weight")[:2] = 0  # the largest and the smallest number, and so one grid before and after
+        first("bias")[:2] = torch.tensor([20.0, -20.0])
+    made = prepared(nn.Sequential(*layers).eval(), images, calibration=Calibration([images], "minmax"))
+    check_agreement(made.network, assemble(made.network).file, {}, images)
+
+
+def test_what_cancels_may_be_as_far_off_as_what_it_is_made_of() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 18, 18) + 5
+    layers = [nn.InstanceNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)]
+    made = prepared(nn.Sequential(*layers).eval(), images, calibration=Calibration([images]))
+    check_agreement(made.network, assemble(made.network).file, {}, images)
+
+
+@pytest.mark.parametrize(
     ("kind", "change"),
     [
         (Convolution, lambda op: replace(op, activation=RELU)),

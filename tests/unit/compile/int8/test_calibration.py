@@ -94,6 +94,8 @@ def test_infinite_activations_are_named() -> None:
 def test_wrong_rules_are_told() -> None:
     with pytest.raises(NameNotFoundError, match="did you mean 'minmax'"):
         Calibration([image()], "min-max")
+    with pytest.raises(InputError, match=r"write \('conv\*',\)"):
+        Calibration([torch.zeros(1)], keep="conv*")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="percentile is 20"):
         Calibration([image()], percentile=20)
     with pytest.raises(InputError, match=r"write \[batch\]"):

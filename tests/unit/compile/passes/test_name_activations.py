@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from billhook.compile import reference
-from billhook.compile.ir import Activation, Network
+from billhook.compile.ir import Activate, Activation, Affine, Network, Port, Value
 from billhook.compile.lower import lower
 from billhook.compile.passes.name_activations import name_activations
 from tests.unit.compile.exactness import Function, assert_equal, image, kinds
@@ -96,3 +96,15 @@ def test_what_is_no_such_activation_stays(name: str) -> None:
 
 def test_parts_that_are_read_stay() -> None:
     assert sorted(kinds(named(lambda x: x * (y := x.sigmoid()) + y))) == ["activate", "activate", "binary"]
+
+
+def test_what_is_activated_before_it_is_clipped_stays() -> None:
+    x, raised, clipped, made = (Value(name, 1, 2, 2) for name in "xrcm")
+    one = np.ones(1, np.float32)
+    ops = (
+        Affine((x,), raised, one, 3 * one, activation=Activation("tanh")),
+        Activate((raised,), clipped, activation=Activation("clip", 0.0, 6.0)),
+        Affine((clipped,), made, one / 6, 0 * one),
+    )
+    network = Network(ops, (Port("x", x, (1, 2, 2)),), (Port("m", made, (1, 2, 2)),))
+    assert kinds(name_activations(network)) == ["affine", "activate", "affine"]
