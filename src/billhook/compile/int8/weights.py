@@ -14,6 +14,7 @@ LEAST_SCALE = 2.0**-60
 LEVELS = 127  # ± for weights; -128 is left out, so that a weight and its negative are both there
 INPUTS = 255
 LARGEST_BIAS = 2**29  # in steps of a sum; leaves room for as much again
+FINE_BIAS = 2**20  # steps of the bias of an output without weights, which alone says how fine they are
 LARGEST_SUM = 2**30  # below which the engine's sums of 32 bits, zero points included, do not overflow
 
 
@@ -49,7 +50,8 @@ def whole(
     """
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     largest = np.abs(rows).max(axis=1, initial=0.0)
-    scale = np.where(largest > 0, np.maximum(largest / LEVELS, LEAST_SCALE), 1.0)
+    alone = np.where(bias != 0, np.abs(bias) / (step * FINE_BIAS), 1.0)
+    scale = np.maximum(np.where(largest > 0, largest / LEVELS, alone), LEAST_SCALE)
     scale = np.maximum(scale, np.abs(bias) / (step * LARGEST_BIAS)).astype(np.float32)
     multiples = np.clip(np.round(rows / scale[:, None]), -LEVELS, LEVELS)
     made = (multiples * scale[:, None]).astype(np.float32)

@@ -30,6 +30,13 @@ def test_weights_are_whole_multiples_near_what_they_were(
     assert (np.abs(made.bias - bias) <= 0.501 * step * made.scale + 1e-7 * np.abs(bias)).all()
 
 
+def test_the_bias_of_an_output_without_weights_is_kept() -> None:
+    bias = np.array([0.3, -1e-4, 700.0], np.float32)
+    made = whole(np.zeros((3, 4), np.float32), bias, 0.05)
+    np.testing.assert_allclose(made.bias, bias, rtol=1e-5)
+    assert not made.overflows
+
+
 def test_each_row_uses_all_levels_and_empty_rows_have_scale_one() -> None:
     weight = np.array([[1.0, -0.5], [100.0, 1.0], [0.0, 0.0]], np.float32)
     made = whole(weight, np.zeros(3, np.float32), 1.0)
