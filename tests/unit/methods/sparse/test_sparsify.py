@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from billhook.methods.sparse import Sparsified
 from billhook.sparse.holding import holds
 from billhook.train import CallbackDriver, FitConfig, fit
 from tests.networks import batches, build
+from tests.unit.sparse.mapping.made_layers import table
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
 
@@ -124,7 +126,6 @@ def test_what_has_no_pattern_does_not_count_as_sparsity() -> None:
             r"that of 'conv2' is 0\.9, but its pattern leaves 0\.5000 to 0\.5000 at zero",
         ),
         ({"sparsity": None}, InputError, "how many weights shall be zero"),
-        ({"pattern": "rules", "sparsity": 0.05}, InputError, "leaves every layer dense"),
         ({"pattern": "rules:latency=0.9"}, InputError, "decides .* leave"),
         ({"pattern": {"conv1": "rules"}}, InputError, "'rules' maps a pattern to each layer: give it alone"),
         ({"pattern": None}, InputError, "expected a text such as '4x1'"),
@@ -133,6 +134,14 @@ def test_what_has_no_pattern_does_not_count_as_sparsity() -> None:
 def test_mistakes_are_named(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         _sparse(**changes)
+
+
+def test_rules_that_leave_every_layer_dense_are_no_answer(tmp_path: Path) -> None:
+    never = table(rows_1=[1, 1, 1], rows_4=[1, 1, 1], coarse=[1, 1, 1], kernel=[1, 1, 1])
+    path = tmp_path / "never.json"
+    path.write_text(json.dumps(never.to_dict()))
+    with pytest.raises(InputError, match="leaves every layer dense"):
+        _sparse(pattern=f"rules:times={path}")
 
 
 def test_zeros_are_shared_out_the_methods_own_way_unless_somebody_says_how() -> None:

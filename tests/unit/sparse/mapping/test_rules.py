@@ -78,7 +78,8 @@ def test_the_default_rule_takes_four_rows_and_a_strict_one_eight() -> None:
 
 
 def test_layers_stay_dense_where_zeros_do_not_pay() -> None:
-    mapping = map_by_rules([conv("a", 64, 64, 1)], sparsity=0.1)
+    late = table(rows_1=[1, 1, 0], rows_4=[1, 1, 0], coarse=[1, 1, 0])
+    mapping = map_by_rules([conv("a", 64, 64, 1)], sparsity=0.1, table=late)
     assert mapping.choices == {"a.weight": None}
     assert "10% zeros do not pay" in mapping.reasons["a.weight"]
     assert mapping.sparsities == {}
