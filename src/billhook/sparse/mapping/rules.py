@@ -27,6 +27,7 @@ from billhook.sparse.mapping.mapping import Mapping
 from billhook.sparse.mapping.sharing import GRID, Option, descend, options_of
 
 NEGLIGIBLE = 0.002  # of the modelled latency
+WORTH = 0.95  # of the dense layer's time: what zeros must save, for they cost accuracy
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,9 @@ def map_by_rules(
     Differs from the source:
         "Coarse structured" is columns over all outputs, in the same kernels: whole filters, which dense
         kernels run, would be faster than any block here, and no size would ever pass. A layer also stays
-        dense if its pattern would not be faster than the best dense kernel at this sparsity, or if its share
-        of the network's time is negligible. Kernel patterns give way to blocks where they do not pay. The
-        mapping under a latency bound is ours.
+        dense if its pattern would not be 5 % faster than the best dense kernel at this sparsity, or if its
+        share of the network's time is negligible. Kernel patterns give way to blocks where they do not pay.
+        The mapping under a latency bound is ours.
     """
     rules = Rules(LatencyTable.default() if table is None else table, task, beta, negligible, tuple(sizes))
     if (sparsity is None) == (latency is None):
@@ -166,7 +167,7 @@ def _kept_dense(layer: WeightLayer, share: float, rules: Rules) -> _Decision | N
 def _by_rule(layer: WeightLayer, sparsity: float, dense: float, rules: Rules) -> _Decision:
     best = inf
     for decision, seconds in (_kernel(layer, sparsity, rules), _block(layer, sparsity, rules)):
-        if decision is not None and seconds < dense:
+        if decision is not None and seconds <= WORTH * dense:
             return decision
         best = min(best, seconds)
     if best == inf:

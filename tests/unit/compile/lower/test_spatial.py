@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -139,11 +140,14 @@ def test_bicubic_resizing_is_refused() -> None:
         lower(Function(lambda x: functional.interpolate(x, (4, 3), mode="bicubic")), image())
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-@pytest.mark.parametrize("sides", [(1, 2, 3, 0), (4, 0, 0, 5), (-1, 2, 1, -2)])
+@pytest.mark.parametrize(
+    ("mode", "sides"),
+    [
+        *product(("reflect", "replicate", "circular"), [(1, 2, 3, 0), (4, 0, 0, 5)]),
+        *product(("reflect", "replicate"), [(-1, 2, 1, -2)]),  # torch does not cut circular borders
+    ],
+)
 def test_borders_that_repeat_pixels(mode: str, sides: tuple[int, int, int, int]) -> None:
-    if mode == "circular" and min(sides) < 0:
-        pytest.skip("torch does not cut circular borders")
     lowered(lambda x: functional.pad(x, sides, mode=mode), image(3, 6, 6))
     lowered(lambda x: functional.pad(x[:, :, 0], sides[:2], mode=mode), image(3, 6, 6))
 
