@@ -92,7 +92,7 @@ int bh_load(const unsigned char *bytes, size_t size, int repair) {
         for (uint32_t i = 0; i < bh_model_inputs(model); i++) expect_port(bh_model_input(model, i));
         for (uint32_t i = 0; i < bh_model_outputs(model); i++) expect_port(bh_model_output(model, i));
         const uint32_t shared = model->header->checksum % 3; /* threads take time, so not everywhere */
-        for (int isa = BH_PORTABLE; isa <= BH_NEON && !too_much(model); isa++)
+        for (int isa = BH_PORTABLE; isa <= BH_AVXVNNI && !too_much(model); isa++)
             run(model, (uint32_t)isa % 3 == shared ? 2 : 1, (bh_isa)isa);
         bh_model_free(model);
     } else if (!memchr(why, 0, sizeof why)) {
