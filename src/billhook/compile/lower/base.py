@@ -26,7 +26,7 @@ from billhook.graph.rules._base import Call
 Lowering = Callable[["Builder", Call], Any]
 OPERATORS: dict[str, Lowering] = {}
 _WINDOW = ("kernel", "stride", "dilation")
-_LARGEST_WINDOW = 65535  # as in engine/validate_ops.c
+_LARGEST_WINDOW = 65535  # as in engine/validate_planes.c
 F = TypeVar("F", bound=Lowering)
 
 

@@ -12,7 +12,7 @@ BH_INLINE void bh_quantise_vector(const bh_flat *f, uint32_t quad, bh_vec unit, 
 
 static void bh_quantise(const bh_job *job) {
     const bh_flat f = bh_flat_of(job);
-    const uint32_t fill = f.arg[CONVERT_ZERO] * 0x01010101u;
+    const uint32_t fill = bh_four_of(f.arg[CONVERT_ZERO]);
     const bh_vec unit = bh_set(1.0f / bh_float_of(f.arg[CONVERT_SCALE]));
     const bh_vec zero = bh_set((float)f.arg[CONVERT_ZERO]);
     const bh_quad nothing = bh_quad_set((int32_t)fill);

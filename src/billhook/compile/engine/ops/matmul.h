@@ -69,8 +69,8 @@ static void bh_matmul(const bh_job *job) {
     bh_group g = {.arena = job->arena,
                   .rows = bh_i32(job->model, op->ref[MATMUL_ROWS_REF]),
                   .steps = bh_i32(job->model, op->ref[MATMUL_STEPS_REF]),
-                  .count = op->ref[MATMUL_STEPS_REF].count};
-    memcpy(&g.scale, &op->arg[MATMUL_SCALE], sizeof g.scale);
+                  .count = op->ref[MATMUL_STEPS_REF].count,
+                  .scale = bh_float_of(op->arg[MATMUL_SCALE])};
     uint32_t r, end;
     bh_share(job, rows, &r, &end);
     while (r < end) {

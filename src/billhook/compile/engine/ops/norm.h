@@ -8,10 +8,8 @@ typedef struct {
 
 static bh_norm_args bh_norm_args_of(const bh_job *job) {
     const bh_instruction *op = job->op;
-    bh_norm_args n = {bh_f32(job->model, op->ref[NORM_SCALE_REF]), bh_f32(job->model, op->ref[NORM_SHIFT_REF]),
-                      op->arg[NORM_GROUP], 0.0f};
-    memcpy(&n.epsilon, &op->arg[NORM_EPSILON], sizeof n.epsilon);
-    return n;
+    return (bh_norm_args){bh_f32(job->model, op->ref[NORM_SCALE_REF]), bh_f32(job->model, op->ref[NORM_SHIFT_REF]),
+                          op->arg[NORM_GROUP], bh_float_of(op->arg[NORM_EPSILON])};
 }
 
 static float bh_factor(float variance, float epsilon) {

@@ -1,5 +1,17 @@
 /* What operators share that read and write planes row by row, or floats by address. */
 
+/* Of an argument that holds a float. */
+BH_INLINE float bh_float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The same byte four times: what fills margins of quads. */
+BH_INLINE uint32_t bh_four_of(uint32_t byte) {
+    return byte * 0x01010101u;
+}
+
 /* A plane that is written from its first row to its last one. */
 typedef struct {
     float *origin; /* pixel (0, 0) */
@@ -76,11 +88,6 @@ BH_INLINE void bh_clear_behind(const bh_target *out, uint32_t y) {
     size_t from = (size_t)y * out->pitch + out->width;
     size_t to = y + 1 < out->height ? (size_t)(y + 1) * out->pitch : out->size;
     bh_fill_lanes(out->origin + from, to - from, out->fill);
-}
-
-/* Zeros from the float with number `from`, counted from pixel (0, 0), to the end of the plane. */
-BH_INLINE void bh_clear_end(const bh_target *out, size_t from) {
-    if (from < out->size) bh_clear_margin(out->origin + from, out->size - from, out->fill);
 }
 
 /* x[0], x[2], x[4] ... in the first half of the lanes and y[0], y[2] ... in the others; odd: x[1], x[3] ... */

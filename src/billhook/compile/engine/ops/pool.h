@@ -100,7 +100,7 @@ BH_INLINE void bh_pool_as(const bh_job *job, uint32_t most, const int how, const
     for (; c < end; c++) {
         const bh_source in = bh_source_of(job, c);
         bh_target out = bh_target_of(job, c);
-        if (how == BH_LARGEST_BYTES) out.fill = arg[POOL_AREA] * 0x01010101u;
+        if (how == BH_LARGEST_BYTES) out.fill = bh_four_of(arg[POOL_AREA]);
         bh_clear_before(&out);
         for (uint32_t y = 0; y < out.height; y++) {
             for (uint32_t x = 0; x < width; x += most) {

@@ -81,14 +81,10 @@ static void bh_runs8(const bh_job *job) {
     bh_share(job, arg[RUNS_BLOCKS], &n, &end);
     for (; n < end; n++) {
         bh_block8_at(&b, job, n, BH_RUNS_ROWS, arg[RUNS_SHARED] ? 0 : starts[n]);
-        for (uint32_t q = 0; q < BH_RUNS_ROWS / 4; q++) { /* only pixels are written below */
-            if (b.out[q] < 0) continue;
-            const bh_target out = {job->arena + b.out[q], arg[RUNS_HEIGHT], arg[RUNS_WIDTH],
-                                   arg[RUNS_PITCH],       arg[RUNS_BEFORE], arg[RUNS_SIZE],
-                                   arg[SPMM8_ZERO] * 0x01010101u};
-            bh_clear_before(&out);
-            for (uint32_t y = 0; y < out.height; y++) bh_clear_behind(&out, y);
-        }
+        for (uint32_t q = 0; q < BH_RUNS_ROWS / 4; q++) /* only pixels are written below */
+            if (b.out[q] >= 0)
+                bh_clear_margin(job->arena + b.out[q] - arg[RUNS_BEFORE], (size_t)arg[RUNS_BEFORE] + arg[RUNS_SIZE],
+                                bh_four_of(arg[SPMM8_ZERO]));
         for (uint32_t from = 0; from < BH_RUNS_ROWS; from += BH_RUN8_ROWS) {
             uint32_t r = 0;
             for (; r + BH_RUN8_RUNS <= count; r += BH_RUN8_RUNS)

@@ -37,12 +37,6 @@ typedef struct { /* one block of rows */
     bh_quad fill, low, high;
 } bh_block8;
 
-BH_INLINE float bh_float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 /* Activations that are no clip work on real numbers; y is in the unit of the output. */
 static __attribute__((noinline)) bh_vec bh_spmm8_rare(const bh_instruction *op, bh_vec y) {
     const bh_vec unit = bh_set(bh_float_of(op->arg[SPMM8_UNIT])), zero = bh_set((float)op->arg[SPMM8_ZERO]);
@@ -142,7 +136,7 @@ static void bh_spmm8_start(bh_block8 *b, const int32_t *bias, uint32_t rows) {
 
 static void bh_spmm8_margins(const bh_block8 *b, uint32_t quads, int ahead, int behind) {
     const uint32_t *arg = b->op->arg;
-    const uint32_t fill = arg[SPMM8_ZERO] * 0x01010101u;
+    const uint32_t fill = bh_four_of(arg[SPMM8_ZERO]);
     for (uint32_t q = 0; q < quads; q++) {
         if (b->out[q] < 0) continue;
         float *plane = b->arena + b->out[q];
@@ -161,9 +155,9 @@ static bh_block8 bh_block8_of(const bh_job *job) {
     bh_block8 b = {.arena = job->arena, .op = op};
     b.zero = bh_set((float)arg[SPMM8_ZERO] - (added ? (float)arg[SPMM8_ADDED_ZERO] * added_scale : 0.0f));
     b.added_scale = bh_set(added_scale);
-    b.fill = bh_quad_set((int32_t)(arg[SPMM8_ZERO] * 0x01010101u));
-    b.low = bh_quad_set((int32_t)(arg[SPMM8_LOW] * 0x01010101u));
-    b.high = bh_quad_set((int32_t)(arg[SPMM8_HIGH] * 0x01010101u));
+    b.fill = bh_quad_set((int32_t)bh_four_of(arg[SPMM8_ZERO]));
+    b.low = bh_quad_set((int32_t)bh_four_of(arg[SPMM8_LOW]));
+    b.high = bh_quad_set((int32_t)bh_four_of(arg[SPMM8_HIGH]));
     return b;
 }
 
