@@ -6,7 +6,7 @@ needs, as in a network, where hardly any value is read by 1×1 convolutions alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 
@@ -21,11 +21,10 @@ from billhook.compile.ir import (
     Op,
     Pair,
     Port,
-    Select,
     Value,
 )
 from billhook.compile.passes.as_products import as_products
-from billhook.compile.products import Phases, Product, Room
+from billhook.compile.products import Product, numbered
 from billhook.graph.patterns import Shape
 from billhook.graph.weights import WeightLayer
 
@@ -151,15 +150,6 @@ def _window(x: Value) -> Op:
     out = Value(f"{x.name}.window", 1, x.height, x.width)
     taps = np.array([[(0, i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]], np.int32)
     return Product((x,), out, np.ones((1, 1, 9), np.float32), taps, np.zeros(1, np.float32))
-
-
-def numbered(network: Network) -> Iterator[tuple[Op, range]]:
-    """Yield the operators of a network in the engine's form with the numbers of their instructions."""
-    number = 0
-    for op in network:
-        count = 0 if isinstance(op, Select | Room) else len(op.phases) if isinstance(op, Phases) else 1
-        yield op, range(number, number + count)
-        number += count
 
 
 def _instructions(network: Network) -> dict[str, list[int]]:

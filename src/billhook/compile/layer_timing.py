@@ -12,8 +12,8 @@ import torch
 
 from billhook.compile.compiler import Compiled, assembled
 from billhook.compile.ir import Floats, Linear, Select
-from billhook.compile.layer_network import LayerForm, LayerNetwork, network_of, numbered
-from billhook.compile.products import Depthwise, Phases, Product
+from billhook.compile.layer_network import LayerForm, LayerNetwork, network_of
+from billhook.compile.products import Depthwise, Phases, Product, numbered
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 from billhook.graph.patterns import Pattern

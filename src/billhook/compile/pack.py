@@ -34,7 +34,7 @@ from billhook.compile.matrices import write_linear, write_product, write_reuse
 from billhook.compile.matrices8 import write_quantised_linear, write_quantised_product
 from billhook.compile.packable import require_packable
 from billhook.compile.planes import Cover, Matmul, Norm, Rearrange
-from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room
+from billhook.compile.products import Depthwise, Phases, Product, Reuse, Room, numbered
 from billhook.compile.tiles import Tile, cut
 from billhook.errors import CompileError
 
@@ -60,8 +60,8 @@ class Packer:
     def network(self, network: Network) -> None:
         """Write everything."""
         self.writer.arena = self.layout.arena
-        for op in network:
-            if not isinstance(op, Select | Room):
+        for op, numbers in numbered(network):
+            if numbers:
                 _WRITERS[type(op)](self, op)
         for output, ports in enumerate((network.inputs, network.outputs)):
             for port in ports:

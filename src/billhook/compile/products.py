@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from billhook.compile.ir import Floats, Integers, Op, Pair
+from billhook.compile.ir import Floats, Integers, Network, Op, Pair, Select
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,3 +89,12 @@ class Depthwise(Op):
     stride: int
     top: int
     left: int
+
+
+def numbered(network: Network) -> Iterator[tuple[Op, range]]:
+    """Yield the operators of a network in the engine's form with the numbers of their instructions."""
+    number = 0
+    for op in network:
+        count = 0 if isinstance(op, Select | Room) else len(op.phases) if isinstance(op, Phases) else 1
+        yield op, range(number, number + count)
+        number += count

@@ -13,8 +13,8 @@ from math import inf
 import numpy as np
 
 from billhook.compile.compiler import assembled
-from billhook.compile.ir import Network, Select
-from billhook.compile.products import Depthwise, Phases, Product, Room
+from billhook.compile.ir import Network
+from billhook.compile.products import Depthwise, Product, numbered
 from billhook.compile.session import EngineSession
 from billhook.compile.tiles import IN_LANES, ROWS, Tile, rows_of, work
 
@@ -63,12 +63,10 @@ def _products(network: Network) -> Iterator[tuple[range, Product]]:
 
     Some cuts let the two run together; see `chains`.
     """
-    number = 0
-    ops = [op for op in network if not isinstance(op, Select | Room)]
-    for op, behind in zip_longest(ops, ops[1:]):
+    computed = [(op, numbers) for op, numbers in numbered(network) if numbers]
+    for (op, numbers), behind in zip_longest(computed, [op for op, _ in computed[1:]]):
         if isinstance(op, Product):
-            yield range(number, number + 1 + isinstance(behind, Depthwise)), op
-        number += len(op.phases) if isinstance(op, Phases) else 1
+            yield range(numbers.start, numbers.stop + isinstance(behind, Depthwise)), op
 
 
 def _times(
