@@ -60,7 +60,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     reference = ExportedNetwork(program, tensors, kept).eval()
     call = _like(graph.call, tensors)
     expected = _outputs(reference, call, "the captured graph of the smaller network")
-    free, why = _free_batch(model, graph) if kept.dropped else (graph, None)
+    free, why = free_batch(model, graph) if kept.dropped else (graph, None)
     parts = _parts(model, free, plan, tensors) if kept.dropped else {}
     small = None
     if parts or not kept.dropped:
@@ -170,7 +170,7 @@ def _parts(model: nn.Module, graph: Graph, plan: Plan, tensors: Mapping[str, Ten
     return found
 
 
-def _free_batch(model: nn.Module, graph: Graph) -> tuple[Graph, str | None]:
+def free_batch(model: nn.Module, graph: Graph) -> tuple[Graph, str | None]:
     """Return `graph` for any batch size where the network allows it, else as it is and why not."""
     try:
         if "free batch" not in graph.variants:
@@ -185,7 +185,7 @@ def _free_batch(model: nn.Module, graph: Graph) -> tuple[Graph, str | None]:
 
 def _exported(model: nn.Module, graph: Graph, plan: Plan, reference: ExportedNetwork) -> ExportedNetwork:
     """Return the exported network, for any batch size where the network allows it."""
-    free, why = _free_batch(model, graph)
+    free, why = free_batch(model, graph)
     try:
         if why is not None:
             raise CaptureError(why)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -204,3 +204,10 @@ class Backend(ABC):
 
 backends: Registry[Backend] = Registry("backend", "billhook.deploy.backends")
 """Runtimes by name; found when asked for, so that nothing here imports `deploy`."""
+
+
+def channels_that_fit(backend: str, round_to: int | Literal["auto"]) -> Callable[[int], bool]:
+    """Tell which numbers of channels are worth keeping: multiples of `round_to`, or what a backend likes."""
+    if isinstance(round_to, int):
+        return lambda channels: channels % round_to == 0
+    return backends.get(backend).rounding.fits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from billhook.allocate.solve import MeasureLatency, solve
 from billhook.graph import Graph, Plan, make_plan
 from billhook.graph.branches import Branch
 from billhook.graph.plan import Keep
-from billhook.measure.backend import backends
+from billhook.measure.backend import channels_that_fit
 from billhook.methods._base import Problem
 from billhook.units import format_count, format_seconds
 
@@ -56,7 +56,7 @@ def decide(
             allocator,
             problem.graph.costs,
             problem.budget,
-            fits=_fits(problem),
+            fits=channels_that_fit(problem.backend, problem.round_to),
             latency=latency,
             dropped=dropped,
             gone=_masks(gone),
@@ -130,7 +130,7 @@ def keep_within(
         allocator,
         problem.graph.costs,
         Budget.from_dict(bounds),
-        fits=_fits(problem),
+        fits=channels_that_fit(problem.backend, problem.round_to),
         gone=_masks(gone),
         branches=branches,
     )
@@ -150,14 +150,6 @@ def _arrays(scores: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float64]]:
 
 def _masks(units: Mapping[str, Tensor] | None) -> dict[str, Keep]:
     return {name: mask.cpu().numpy() for name, mask in (units or {}).items()}
-
-
-def _fits(problem: Problem) -> Callable[[int], bool]:
-    """Return whether a number of channels is one that a layer may keep."""
-    if isinstance(problem.round_to, int):
-        explicit = problem.round_to
-        return lambda channels: channels % explicit == 0
-    return backends.get(problem.backend).rounding.fits
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from billhook.errors import InputError
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import decide, with_units
 from billhook.methods._parts import Allocating
-from billhook.methods._reader_layers import ReaderLayer, find_readers
-from billhook.methods._reconstruction import Moments, moments, taken
 from billhook.options import Flag, Number, option
 from billhook.registry import Info
 from billhook.train import recalibrate_batchnorm
+from billhook.train.reader_layers import ReaderLayer, find_readers
+from billhook.train.reconstruction import Moments, damped, moments, refitted, taken
 
 INFO = Info(
     "units whose loss the layers that read them make up for best, with the weights that do so",
@@ -29,13 +29,6 @@ INFO = Info(
 
 
 Reader = tuple[Tensor, Tensor, Tensor]  # W, H⁻¹, and the columns of each unit
-
-
-def damped(sums: Tensor, damping: float) -> Tensor:
-    """Return H + λI with λ the fraction `damping` of the mean of the diagonal: [blocks, columns, columns]."""
-    diagonal = sums.diagonal(dim1=1, dim2=2)
-    added = damping * diagonal.mean(1).clamp_min(1e-12)
-    return sums + torch.diag_embed(added[:, None].expand_as(diagonal))
 
 
 def inverted(hessian: Tensor) -> Tensor:
@@ -92,28 +85,6 @@ def surgery(readers: Sequence[Reader], removed: int) -> Tensor:
         for w, h, columns in readers:
             remove_(w, h, columns[worst])
     return stays
-
-
-def refitted(matrix: Tensor, cross: Tensor, second: Tensor, gone: Tensor, damping: float) -> Tensor:
-    """Return the W' without columns `gone` that minimises E‖y − W'x‖² + λ‖W' − W‖².
-
-    If y = Wx, this is where a sequence of `remove_` from W ends. If x comes from a network that has been
-    changed and y from the original, it makes up for that, too.
-
-    Args:
-        matrix: W, [blocks, outputs, columns].
-        cross: E[y xᵀ], of the same shape.
-        second: E[x xᵀ], [blocks, columns, columns].
-        gone: Columns that must be zero: mask [columns].
-        damping: As in `damped`.
-    """
-    hessian = damped(second, damping)
-    pull = hessian.diagonal(dim1=1, dim2=2) - second.diagonal(dim1=1, dim2=2)  # λ
-    wanted = cross + matrix * pull[:, None]
-    stays = ~gone
-    result = torch.zeros_like(matrix)
-    result[:, :, stays] = torch.linalg.solve(hessian[:, stays][:, :, stays], wanted[:, :, stays].mT).mT
-    return result
 
 
 @dataclass(frozen=True)

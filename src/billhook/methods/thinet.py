@@ -12,13 +12,13 @@ from billhook.graph import Plan
 from billhook.methods._base import Problem
 from billhook.methods._fixed_widths import FixedWidths
 from billhook.methods._parts import Allocating
-from billhook.methods._reader_layers import find_readers
-from billhook.methods._reconstruction import contributions, moments
 from billhook.methods._training import MethodCallback, TrainingMethod
 from billhook.methods._units import live_tensors, scale_, silence_, unit_norms
 from billhook.options import Number, OneOf, option
 from billhook.registry import Info
 from billhook.train import StepContext
+from billhook.train.reader_layers import find_readers
+from billhook.train.reconstruction import contributions, moments
 
 INFO = Info(
     "units whose contributions to the next layer the others make up for, one layer at a time",

@@ -18,10 +18,11 @@ from billhook.graph.structure import sparsity_of
 from billhook.methods.sparse import sparse_methods
 from billhook.methods.sparse._base import SparseMethod, SparseProblem
 from billhook.methods.sparse._given import checked_sparsities, require_finite
-from billhook.methods.sparse._patterns import MappingSubject, Patterns, is_mapping, mapped, patterns_of
+from billhook.methods.sparse._patterns import MappingSubject, is_mapping, mapped, patterns_of
 from billhook.methods.sparse._training import SparseCallback, SparseTraining
 from billhook.options import configure
 from billhook.sparse.allocation import reachable, require_sparsity
+from billhook.sparse.alternatives import Patterns
 from billhook.sparse.holding import holds
 from billhook.train import EpochRecord, FitConfig
 

@@ -24,6 +24,30 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LISTED = 5  # names in a message
 
 
+@dataclass(frozen=True)
+class MatrixForm:
+    """How the matrix of a layer becomes its weight and bias; knows no module.
+
+    Attributes:
+        shape: Of the weight.
+        bias: There is one; it is the last column.
+        transposed: Of a transposed convolution, which has its inputs first and its kernel turned around.
+    """
+
+    shape: tuple[int, ...]
+    bias: bool
+    transposed: bool
+
+    def split(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of a matrix [blocks, outputs, columns]."""
+        bias = matrix[:, :, -1].flatten() if self.bias else None
+        matrix = matrix[:, :, :-1] if self.bias else matrix
+        if not self.transposed:
+            return matrix.reshape(self.shape), bias
+        swapped = matrix.reshape(self.shape[1], self.shape[0], *self.shape[2:])
+        return swapped.flip(list(range(2, swapped.dim()))).transpose(0, 1), bias
+
+
 @dataclass(frozen=True, eq=False)
 class ReaderLayer:
     """One layer that reads channels of one or more groups.
@@ -55,18 +79,19 @@ class ReaderLayer:
         matrix = weight.reshape(self.blocks, weight.shape[0] // self.blocks, -1)
         return matrix if bias is None else torch.cat([matrix, bias.detach().view(self.blocks, -1, 1)], 2)
 
+    @property
+    def form(self) -> MatrixForm:
+        """How a matrix laid out like `matrix()` becomes weight and bias."""
+        transposed = isinstance(self.module, _TRANSPOSED)
+        return MatrixForm(tuple(self.module.weight.shape), self.module.bias is not None, transposed)
+
     @torch.no_grad()
     def assign_(self, matrix: Tensor) -> None:
         """Take over weights and bias from a matrix laid out like `matrix()`."""
-        weight, bias = self.module.weight, self.module.bias
+        weight, bias = self.form.split(matrix)
+        self.module.weight.copy_(weight)
         if bias is not None:
-            bias.copy_(matrix[:, :, -1].flatten())
-            matrix = matrix[:, :, :-1]
-        if isinstance(self.module, _TRANSPOSED):
-            swapped = matrix.reshape(weight.shape[1], weight.shape[0], *weight.shape[2:])
-            weight.copy_(swapped.flip(list(range(2, weight.dim()))).transpose(0, 1))
-        else:
-            weight.copy_(matrix.reshape(weight.shape))
+            self.module.bias.copy_(bias)
 
     def rows(self, x: Tensor, positions: int, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return the rows for the input `x`, and how many output positions each of them stands for.
@@ -119,6 +144,24 @@ def find_readers(model: nn.Module, groups: Iterable[ChannelGroup], *, method: st
         InputError: if a group is read by nothing, or by something whose outputs are not a matrix times its
             inputs; lists such groups.
     """
+    found, problems = _readers(model, groups)
+    if problems:
+        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise InputError(
+            f"method {method!r} reconstructs the layers that read a group, and cannot for group "
+            f"{'; group '.join(problems[:_LISTED])}{more}. Exclude such groups with scope=Scope(exclude=…) "
+            "or choose a method that looks at weights alone, such as 'iterative'"
+        )
+    return found
+
+
+def supported_readers(model: nn.Module, groups: Iterable[ChannelGroup]) -> list[ReaderLayer]:
+    """Return every layer that reads channels of `groups`, without groups that `find_readers` would refuse."""
+    return _readers(model, groups)[0]
+
+
+def _readers(model: nn.Module, groups: Iterable[ChannelGroup]) -> tuple[list[ReaderLayer], list[str]]:
+    """Return the layers that read groups, and why some groups have none."""
     modules = {
         f"{name}.weight" if name else "weight": m
         for name, m in model.named_modules()
@@ -136,14 +179,7 @@ def find_readers(model: nn.Module, groups: Iterable[ChannelGroup], *, method: st
             continue
         for member in reading:
             found.setdefault(member.tensor, {})[group.id] = _columns(modules[member.tensor], member)
-    if problems:
-        more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise InputError(
-            f"method {method!r} reconstructs the layers that read a group, and cannot for group "
-            f"{'; group '.join(problems[:_LISTED])}{more}. Exclude such groups with scope=Scope(exclude=…) "
-            "or choose a method that looks at weights alone, such as 'iterative'"
-        )
-    return [ReaderLayer(name, modules[name], units) for name, units in found.items()]
+    return [ReaderLayer(name, modules[name], units) for name, units in found.items()], problems
 
 
 def _unsupported(model: nn.Module, module: nn.Module | None, member: Member) -> str | None:

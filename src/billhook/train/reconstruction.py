@@ -20,9 +20,9 @@ from billhook.criteria import Calibration
 from billhook.errors import InputError
 from billhook.graph.alive import holding
 from billhook.graph.inputs import as_call
-from billhook.methods._reader_layers import ReaderLayer
 from billhook.train.batches import unpack
 from billhook.train.placement import device_of, mode_kept, to_device
+from billhook.train.reader_layers import ReaderLayer
 
 _AT_ONCE = 2**24  # numbers in a temporary matrix
 See = Callable[[ReaderLayer, Tensor, float], None]
@@ -134,6 +134,35 @@ def contributions(layer: ReaderLayer, group: str, second: Tensor) -> Tensor:
             pairs = products.view(-1, width, size, width).sum((1, 3), dtype=torch.float64)
             total[first : first + some] += pairs
     return total.cpu()
+
+
+def damped(sums: Tensor, damping: float) -> Tensor:
+    """Return H + λI with λ the fraction `damping` of the mean of the diagonal: [blocks, columns, columns]."""
+    diagonal = sums.diagonal(dim1=1, dim2=2)
+    added = damping * diagonal.mean(1).clamp_min(1e-12)
+    return sums + torch.diag_embed(added[:, None].expand_as(diagonal))
+
+
+def refitted(matrix: Tensor, cross: Tensor, second: Tensor, gone: Tensor, damping: float) -> Tensor:
+    """Return the W' without columns `gone` that minimises E‖y − W'x‖² + λ‖W' − W‖².
+
+    If y = Wx, this is where optimal brain surgery from W ends. If x comes from a network that has been
+    changed and y from the original, it makes up for that, too.
+
+    Args:
+        matrix: W, [blocks, outputs, columns].
+        cross: E[y xᵀ], of the same shape.
+        second: E[x xᵀ], [blocks, columns, columns].
+        gone: Columns that must be zero: mask [columns].
+        damping: As in `damped`.
+    """
+    hessian = damped(second, damping)
+    pull = hessian.diagonal(dim1=1, dim2=2) - second.diagonal(dim1=1, dim2=2)  # λ
+    wanted = cross + matrix * pull[:, None]
+    stays = ~gone
+    result = torch.zeros_like(matrix)
+    result[:, :, stays] = torch.linalg.solve(hessian[:, stays][:, :, stays], wanted[:, :, stays].mT).mT
+    return result
 
 
 def taken(calibration: Calibration, batches: int, seed: int) -> Calibration:

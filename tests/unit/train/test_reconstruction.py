@@ -10,9 +10,9 @@ from torch.nn import functional
 from billhook.criteria import Calibration
 from billhook.errors import InputError
 from billhook.graph import capture
-from billhook.methods import _reconstruction
-from billhook.methods._reader_layers import find_readers
-from billhook.methods._reconstruction import contributions, moments, taken
+from billhook.train import reconstruction
+from billhook.train.reader_layers import find_readers
+from billhook.train.reconstruction import contributions, moments, taken
 from tests.hand_made import group, member
 from tests.networks import batches, build
 
@@ -66,7 +66,7 @@ def test_units_are_taken_a_few_at_a_time_where_matrices_are_large(monkeypatch: p
     second = moments(model, [layer], Calibration(DATA), batches=5, positions=ALL)["2.weight"].second
     whole = contributions(layer, "0", second)
     for at_once in (1, 3 * 9 * 36):
-        monkeypatch.setattr(_reconstruction, "_AT_ONCE", at_once)
+        monkeypatch.setattr(reconstruction, "_AT_ONCE", at_once)
         torch.testing.assert_close(contributions(layer, "0", second), whole)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from billhook.errors import InputError
 from billhook.graph import capture
-from billhook.methods._reader_layers import ReaderLayer, find_readers
+from billhook.train.reader_layers import ReaderLayer, find_readers
 from tests.hand_made import group, member
 from tests.networks import NETWORKS, build
 

@@ -1,0 +1,37 @@
+"""`Searcher`: what every file in `searchers` implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from billhook.options import Configurable
+
+if TYPE_CHECKING:
+    from billhook.search.problem import SearchProblem
+    from billhook.search.session import Session
+
+
+@dataclass(frozen=True)
+class Searcher(Configurable, ABC):
+    """Chooses what is evaluated next; a subclass is a frozen dataclass whose fields are its options.
+
+    Attributes:
+        libraries: Optional libraries that it needs, as (name to import, extra).
+        objectives: What a study of it is about: accuracy within a budget, or loss and cost, a whole front.
+    """
+
+    libraries: ClassVar[tuple[tuple[str, str], ...]] = ()
+    objectives: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def check(self, problem: SearchProblem) -> None:
+        """Raise now what `run` would raise about the problem, before anything is evaluated."""
+
+    @abstractmethod
+    def run(self, session: Session) -> None:
+        """Evaluate candidates with `session.evaluate` until it raises `StopSearch`, or there are no more.
+
+        What is asked for must follow from `session.seed` and from results so far: a search that was killed
+        begins anew, and gets the results that the study has already without evaluating anything.
+        """

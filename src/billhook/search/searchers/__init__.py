@@ -1,0 +1,1 @@
+"""Ways to choose what is evaluated next. One file is one searcher."""

@@ -1,0 +1,53 @@
+"""`Trial`: one evaluated candidate of a search, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluated candidate.
+
+    Attributes:
+        number: Its place in the search, from 0.
+        genes: Index of the chosen value of every gene; see `Space`.
+        accuracy: Of the candidate on the validation images, without fine-tuning.
+        loss: Mean loss on the same images.
+        costs: Metric → value in base units.
+        seconds: What the evaluation took; 0 if the result was known.
+        key: Of the objective: two trials with equal genes and keys have equal results.
+        cached: The result was that of an earlier trial.
+        notes: What the searcher wrote down about it.
+    """
+
+    number: int
+    genes: tuple[int, ...]
+    accuracy: float
+    loss: float
+    costs: Mapping[str, float]
+    seconds: float = 0.0
+    key: str = ""
+    cached: bool = False
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finite(self) -> bool:
+        """False if accuracy or loss is no number."""
+        return math.isfinite(self.accuracy) and math.isfinite(self.loss)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "number": self.number,
+            "genes": list(self.genes),
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "costs": dict(self.costs),
+            "seconds": self.seconds,
+            "cached": self.cached,
+            "notes": dict(self.notes),
+        }
