@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
-# By import name.
-OPTIONAL = (
-    *("onnx", "onnxscript", "onnxruntime", "openvino", "lightning_fabric"),
-    *("plotly", "sklearn", "PIL", "gymnasium"),
-)
+_TRIALS = ("storage", "study", "searchers/random_", "searchers/tpe", "searchers/nsga2")
+_AGENTS = ("search/agents/*", "search/encoder/policies*.py")
+# Import name of each optional library -> the files that may import it; "*" stands for anything.
+PLACES = {
+    "onnx": ("deploy/onnx.py",),
+    "onnxscript": ("deploy/onnx.py",),
+    "onnxruntime": ("deploy/backends/onnxruntime_.py",),
+    "openvino": ("deploy/backends/openvino_.py",),
+    "lightning_fabric": ("train/fabric.py",),
+    "plotly": ("report/plotlyjs.py",),
+    "sklearn": ("data/digits.py",),
+    "PIL": ("data/_image_files.py",),
+    "gymnasium": ("sparse/mapping/environment.py", *_AGENTS),
+    "stable_baselines3": _AGENTS,
+    "torch_geometric": ("search/encoder/*",),
+    "optuna": tuple(f"search/{name}.py" for name in _TRIALS),
+    "sqlalchemy": ("search/storage.py",),
+    "ray": ("search/workers/ray_.py",),
+    "pg8000": (),  # only by name, in a URL
+}
+OPTIONAL = tuple(PLACES)
 
 
 @dataclass(frozen=True)
@@ -66,3 +83,13 @@ def imports(tree: ast.AST, *, inside_functions: bool = True) -> set[str]:
                 found.add(module.split(".")[0])
         nodes.extend(ast.iter_child_nodes(node))
     return found
+
+
+def optional_imports(source: Source, *, inside_functions: bool = True) -> set[str]:
+    """Return the optional libraries that a file imports."""
+    return imports(source.tree, inside_functions=inside_functions) & set(OPTIONAL)
+
+
+def may_import(source: Source, library: str) -> bool:
+    """Tell if a file is one of the places of an optional library."""
+    return any(fnmatch(source.name, place) for place in PLACES[library])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.arch.source import OPTIONAL, Source, imports, sources
+import billhook
+from tests.arch.source import OPTIONAL, Source, imports, may_import, optional_imports, sources
 
 LONGEST_FILE = 300
 RUN_CODE = {"cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -47,14 +51,28 @@ def test_no_file_runs_code_that_it_finds_in_data() -> None:
 
 
 @pytest.mark.parametrize("library", OPTIONAL)
-def test_an_optional_library_is_imported_in_exactly_one_file(library: str) -> None:
-    files = [s.name for s in sources() if library in imports(s.tree)]
-    assert len(files) == 1, f"{library} is imported in {files}"
+def test_an_optional_library_is_imported_only_in_its_places(library: str) -> None:
+    files = [s for s in sources() if library in optional_imports(s)]
+    assert not [s.name for s in files if not may_import(s, library)]
+    places = [s.name for s in sources() if may_import(s, library)]
+    assert files or not places, f"{library} is not imported in any of {places}: take it off the list"
 
 
 def test_optional_libraries_are_imported_inside_functions() -> None:
-    at_import = {s.name: imports(s.tree, inside_functions=False) & set(OPTIONAL) for s in sources()}
-    assert not {name: libraries for name, libraries in at_import.items() if libraries}
+    at_import = {s.name: optional_imports(s, inside_functions=False) for s in sources()}
+    late = {name: its for name, its in at_import.items() if its and not name.startswith("search/")}
+    assert not late
+
+
+def test_no_package_needs_an_optional_library() -> None:
+    # Files of the search import theirs with the file, and are themselves imported inside functions.
+    assert not [s.name for s in sources() if s.name.endswith("__init__.py") and optional_imports(s)]
+    packages = [m.name for m in pkgutil.walk_packages(billhook.__path__, "billhook.") if m.ispkg]
+    report = "import sys; print(*(name for name in sys.modules if '.' not in name))"
+    program = [sys.executable, "-c", f"import {', '.join(packages)}; {report}"]
+    loaded = subprocess.run(program, check=True, capture_output=True, text=True).stdout.split()
+    assert "torch" in loaded
+    assert not set(loaded) & set(OPTIONAL)
 
 
 def _unsafe(source: Source) -> Iterator[str]:
