@@ -99,8 +99,8 @@ class SearchCosts:
             if limit < least:
                 raise BudgetError(
                     f"budget {metric} ≤ {_show(metric, limit, most)} cannot be met: candidates of this "
-                    f"search reach from {_show(metric, least, most)} to {_show(metric, most, most)}. Raise the "
-                    "bound, widen the scope, or lower the least fraction of channels",
+                    f"search reach from {_show(metric, least, most)} to {_show(metric, most, most)}. Raise "
+                    "the bound, widen the scope, or lower the least fraction of channels",
                     {metric: least},
                 )
 
