@@ -114,11 +114,15 @@ class SearchCosts:
             BudgetError: if no candidate keeps the limits.
         """
         genes = np.array(genes, dtype=np.int64)
-        if not self.limits:
-            return genes
-        if not self.within(genes)[0]:
-            genes = self._lowered(genes, rng)
-        return self._raised(genes, rng)
+        return self._raised(self.lowered(genes, rng), rng) if self.limits else genes
+
+    def lowered(self, genes: Genes, rng: np.random.Generator) -> Genes:
+        """Return the row itself if it keeps the limits, else the first that does on a random way down.
+
+        Raises:
+            BudgetError: if no candidate keeps the limits.
+        """
+        return genes if self.within(genes)[0] else self._lowered(genes, rng)
 
     def _lowered(self, genes: Genes, rng: np.random.Generator) -> Genes:
         """Return the first row within the limits on a random way down to the lowest."""

@@ -18,11 +18,11 @@ class Searcher(Configurable, ABC):
     """Chooses what is evaluated next; a subclass is a frozen dataclass whose fields are its options.
 
     Attributes:
-        libraries: Optional libraries that it needs, as (name to import, extra).
+        libraries: Import names of the optional libraries that it needs; see `requirements`.
         objectives: What a study of it is about: accuracy within a budget, or loss and cost, a whole front.
     """
 
-    libraries: ClassVar[tuple[tuple[str, str], ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
     objectives: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     def check(self, problem: SearchProblem) -> None:
