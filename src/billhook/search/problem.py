@@ -137,7 +137,7 @@ class SearchProblem:
             order,
             {t: densities for t in patterns if len(densities) > 1},
             patterns,
-        )
+        ).of(self.model)
 
     @property
     def key(self) -> str:

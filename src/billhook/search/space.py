@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from billhook.allocate.rounding import Counts, allowed_counts
 from billhook.errors import InputError, StorageError
 from billhook.graph import ChannelGroup, Graph, Plan, make_plan
+from billhook.graph.apply import free_batch
+from billhook.graph.graph import capture_call
 from billhook.graph.patterns import Pattern, wide
 from billhook.graph.plan import Keep
 from billhook.graph.slicing import cut_named, named_tensors
@@ -94,6 +96,24 @@ class Space:
         self._full = np.array([g.full for g in self.genes])
         at = {name: i for i, name in enumerate(graph.costs.group_ids)}
         self._columns = [at[g.id] for g in self.groups]
+        self.model: nn.Module | None = None
+
+    def of(self, model: nn.Module) -> Space:
+        """Remember the network, which other processes need to capture it anew; return the space."""
+        self.model = model
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the graph out, which cannot be sent: its operators are made again where the space arrives."""
+        if self.model is None:
+            raise InputError("a space that knows no network cannot go to another process")
+        return {**self.__dict__, "graph": (self.graph.call, self.graph.mixing)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        call, mixing = state["graph"]
+        self.__dict__.update(state)
+        assert self.model is not None
+        self.graph = free_batch(self.model, capture_call(self.model, call, mixing))[0]
 
     @cached_property
     def signature(self) -> str:
