@@ -1,4 +1,4 @@
-"""Whole searches on small networks: what comes back, what is refused, and that the same seed is the same study."""
+"""Whole searches on small networks: what comes back, what is refused, what a seed determines."""
 
 from __future__ import annotations
 
