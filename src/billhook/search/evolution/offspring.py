@@ -56,9 +56,18 @@ class Bounds:
         """Return rows in which every value of a gene is as likely: [rows, genes]."""
         return rng.integers(self.low, self.high + 1, size=(rows, len(self.low)), dtype=np.int64)
 
-    def holds(self, rows: Genes) -> bool:
-        """Return True if all rows are in the box."""
-        return bool(((rows >= self.low) & (rows <= self.high)).all())
+    def lowered(self, row: Genes, allowed: Allowed, rng: np.random.Generator) -> Genes:
+        """Return the row if it is allowed, else one of those on a random way down to the low corner.
+
+        Each of them is as likely, so that what comes out lies at all costs up to the limit. The corner itself
+        must be allowed.
+        """
+        if allowed(row[None])[0]:
+            return row
+        steps = rng.permutation(np.repeat(np.arange(len(row)), row - self.low))
+        way = row - np.cumsum(np.eye(len(row), dtype=np.int64)[steps], axis=0)
+        chosen: Genes = way[rng.choice(np.flatnonzero(allowed(way)))]
+        return chosen
 
 
 def offspring(
