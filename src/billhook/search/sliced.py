@@ -42,10 +42,13 @@ def sliced(graph: Graph, plan: Plan, tensors: Tensors) -> ExportedNetwork:
 def live_tensors(tensors: Tensors, kept: Kept) -> dict[str, Tensor]:
     """Return what stays of tensors, as views or selections through which gradients flow back.
 
-    Give them to `torch.func.functional_call(network, live_tensors(weights, kept), inputs)`.
+    Give them to `torch.func.functional_call(network, live_tensors(weights, kept), inputs)`. Numbers of
+    channels become those of the smaller network.
     """
     return {
         name: _selected(tensor, kept.tensor(name, tensor.dim()))
+        if tensor.is_floating_point()
+        else cut_named(name, tensor, kept)
         for name, tensor in tensors.items()
         if name not in kept.tensors
     }

@@ -1,0 +1,241 @@
+"""JCW: joint evolution of widths and weight densities, for all latencies at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from billhook.errors import BudgetError, InputError
+from billhook.options import Above, Flag, Number, OneOf, OrNone, option
+from billhook.registry import Info
+from billhook.search.evolution.least import least_fractions
+from billhook.search.evolution.offspring import Bounds, offspring
+from billhook.search.evolution.operators import without_repeats
+from billhook.search.evolution.selection import by_individual, latency_targets, nsga2, unds
+from billhook.search.pareto import Rows
+from billhook.search.problem import SearchProblem
+from billhook.search.searcher import Searcher
+from billhook.search.session import Session, StopSearch
+from billhook.search.shared.training import Training, first_channels, generation_key, shared_weights
+from billhook.search.space import Genes
+from billhook.search.trial import Trial
+from billhook.train import FitConfig
+
+INFO = Info(
+    "evolution of widths and densities together, a whole front of loss and latency",
+    "Liu et al., Joint Channel and Weight Pruning, ECCV 2022, arXiv:2110.08013",
+    needs_data=True,
+    trains=True,
+    notes="evaluation=inherited does not train; densities need pattern=4x1|dense and a latency",
+)
+
+_COUNT = Number(1, integer=True)
+_FIRST, _BREEDING, _TARGETS = 0, 1, 2  # what a generator of random numbers is for
+
+
+@dataclass(frozen=True)
+class Jcw(Searcher):
+    """Every generation has children; parents and children are judged together, the best for each latency stay.
+
+    With evaluation="shared", candidates of a generation are judged with the weights of one network, which is
+    trained anew for each generation: first as dense slices, then with sparse weights. Losses of two
+    generations cannot be compared, so parents are judged again: a generation costs two trials for each of its
+    members, and one whose parents would use up the trials is not begun. With "inherited", candidates keep trained weights, as with every other searcher: nothing is
+    trained, and only children are judged.
+
+    The defaults are those of the source. They are made for 128 generations of 30 epochs each; `slice_steps`
+    and `mask_steps` make that short, and start="trained" makes short training say more.
+
+    References:
+        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021 (ECCV
+        2022 as "Multi-granularity Pruning for Model Acceleration on Mobile Devices"). arXiv:2110.08013.
+    Differs from the source:
+        Any network, pattern and cost. With a budget, no candidate exceeds it, and the latencies that are
+        selected for end there. The network's spaces say which densities there are (a tenth to 1 by default).
+        protect=True sets the bounds of its ResNet-18.
+    """
+
+    objectives: ClassVar[tuple[str, ...]] = ("loss", "cost")
+
+    selection: str = option(
+        "unds", OneOf("unds", "nsga2", "individual"), "who survives; unds keeps good ones at every latency"
+    )
+    evaluation: str = option(
+        "shared", OneOf("shared", "inherited"), "weights that judge: trained for each generation, or kept"
+    )
+    population: int = option(
+        64, Number(2, integer=True), "how many survive, and how many children they have"
+    )
+    targets: int = option(4, Number(2, integer=True), "latencies that unds selects for")
+    spread: str = option("even", OneOf("even", "random"), "where these are; the ends are always among them")
+    crossover_eta: float = option(
+        0.5, Number(0), "of the crossover; higher: children closer to parents"
+    )
+    crossover_prob: float = option(0.5, Number(0, 1), "probability of a gene to cross over")
+    mutation_eta: float = option(15.0, Number(0), "of the mutation; higher: smaller steps")
+    channels: float = option(0.5, Number(0, 1), "least fraction of a group's channels")
+    density: float = option(0.3, Number(0, 1), "least fraction of a tensor's weights")
+    protect: bool = option(
+        False, Flag(), "more of the first layer, of strided ones and of residual widths"
+    )
+    start: str = option(
+        "untrained", OneOf("untrained", "trained"), "weights with which a generation's training begins"
+    )
+    slice_epochs: int = option(10, _COUNT, "training of dense slices")
+    mask_epochs: int = option(20, _COUNT, "training with sparse weights, if there are densities")
+    slice_steps: int | None = option(None, OrNone(_COUNT), "steps instead of epochs")
+    mask_steps: int | None = option(None, OrNone(_COUNT), "the same for sparse weights")
+    lr: float = option(0.1, Above(0), "peak learning rate, falling as a cosine in each of both")
+    momentum: float = option(0.9, Number(0, 0.9999), "of SGD")
+    weight_decay: float = option(4e-5, Number(0), "not applied to norms, biases and vectors")
+    precision: str = option("auto", OneOf("auto", "32-true", "bf16-mixed"), "arithmetic of the training")
+    settling: int = option(10, _COUNT, "batches from which a candidate's batch norms are measured")
+
+    def check(self, problem: SearchProblem) -> None:
+        """Raise `InputError` if there is nothing to train on."""
+        if self.evaluation == "shared" and problem.data is None:
+            raise InputError(
+                "searcher 'jcw' trains shared weights: give data=, (inputs, targets), or the option "
+                "evaluation='inherited'"
+            )
+
+    def run(self, session: Session) -> None:
+        """Evolve until the trials are used up, or no new children are found."""
+        bounds = Bounds.above(
+            session.space,
+            least_fractions(session.space, self.channels, self.density, protect=self.protect),
+        )
+        select = self._selection(session, bounds)
+        judge = self._shared(session) if self.evaluation == "shared" else _Inherited(session)
+        population = self._first(session, bounds)
+        for generation in range(session.trials):
+            children = offspring(
+                population,
+                self.population,
+                bounds,
+                _rng(session, _BREEDING, generation),
+                allowed=session.costs.within if session.costs.limits else None,
+                crossover_eta=self.crossover_eta,
+                crossover_prob=self.crossover_prob,
+                mutation_eta=self.mutation_eta,
+            )
+            if not len(children):
+                return
+            trials = judge(generation, population, children)
+            table = np.array([(t.loss, t.costs[session.metric]) for t in trials])
+            population = np.array([trials[i].genes for i in select(table)], dtype=np.int64)
+
+    def _selection(self, session: Session, bounds: Bounds) -> Callable[[Any], Rows]:
+        """Return who survives, as a function of (loss, cost)."""
+        metric, costs = session.metric, session.costs
+        ends = costs.of(np.stack([bounds.low, bounds.high]), (metric,))[metric]
+        low, high = float(ends[0]), min(float(ends[1]), costs.limits.get(metric, np.inf))
+        _require_dense_costs_more(session, bounds)
+        if not costs.within(bounds.low)[0]:
+            raise BudgetError(
+                f"no candidate keeps the budget with the options channels={self.channels:g} and "
+                f"density={self.density:g}: the least {metric} is {low / costs.original[metric]:.1%} of the "
+                "original. Lower these options, or raise the budget",
+                {metric: low},
+            )
+        if self.selection == "nsga2":
+            return lambda table: nsga2(table, self.population)
+        rng = None if self.spread == "even" else _rng(session, _TARGETS, 0)
+        targets = latency_targets(low, high, self.targets, rng)
+        choose = unds if self.selection == "unds" else by_individual
+        return lambda table: choose(table, targets, self.population)
+
+    def _first(self, session: Session, bounds: Bounds) -> Genes:
+        """Return the first population: random, within the budget, all different if there are so many."""
+        rng = _rng(session, _FIRST, 0)
+        found = np.zeros((0, len(bounds.low)), dtype=np.int64)
+        for _ in range(16):
+            drawn = bounds.random(rng, self.population)
+            new = [bounds.lowered(row, session.costs.within, rng) for row in drawn]
+            found = without_repeats(np.concatenate([found, new]))[: self.population]
+            if len(found) == self.population:
+                break
+        return found
+
+    def _shared(self, session: Session) -> Callable[[int, Genes, Genes], list[Trial]]:
+        """Return what judges parents and children of a generation with shared weights."""
+        problem = session.problem
+        if session.trials <= self.population:
+            raise InputError(
+                f"trials={session.trials} are too few for one generation of a population of {self.population}; "
+                "a generation takes twice as many. Raise trials, or lower the option population"
+            )
+        space = session.space if self.start == "trained" else first_channels(session.space)
+        training = Training(
+            self._config(self.slice_epochs, self.slice_steps),
+            self._config(self.mask_epochs, self.mask_steps),
+            trained=self.start == "trained",
+            settling=self.settling,
+        )
+
+        def judge(generation: int, parents: Genes, children: Genes) -> list[Trial]:
+            if session.remaining <= len(parents):
+                raise StopSearch
+            rows = list(np.concatenate([parents, children]))
+            return session.evaluate(
+                rows,
+                lambda: shared_weights(
+                    problem, space, rows, training, generation=generation, folder=session.folder
+                ),
+                key=generation_key(generation),
+                notes=[{"generation": generation}] * len(rows),
+            )
+
+        return judge
+
+    def _config(self, epochs: int, steps: int | None) -> FitConfig:
+        return FitConfig(
+            epochs=epochs,
+            steps=steps,
+            lr=self.lr,
+            schedule="cosine",
+            warmup=0.0,
+            momentum=self.momentum,
+            nesterov=False,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
+        )
+
+
+class _Inherited:
+    """Judges only who has not been judged yet, with the usual objective."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[tuple[int, ...], Trial] = {}
+
+    def __call__(self, generation: int, parents: Genes, children: Genes) -> list[Trial]:
+        rows = [row for row in np.concatenate([parents, children]) if tuple(row.tolist()) not in self._known]
+        for trial in self._session.evaluate(rows, notes=[{"generation": generation}] * len(rows)):
+            self._known[trial.genes] = trial
+        everybody = map(tuple, np.concatenate([parents, children]).tolist())
+        return [self._known[genes] for genes in everybody if genes in self._known]
+
+
+def _rng(session: Session, purpose: int, generation: int) -> np.random.Generator:
+    return np.random.default_rng([session.seed, purpose, generation])
+
+
+def _require_dense_costs_more(session: Session, bounds: Bounds) -> None:
+    """Raise `InputError` if densities make no difference to the cost: then all of them would become 1."""
+    space = session.space
+    if not space.layers:
+        return
+    sparse = np.concatenate([bounds.high[: len(space.groups)], bounds.low[len(space.groups) :]])
+    dense, less = session.costs.of(np.stack([bounds.high, sparse]), (session.metric,))[session.metric]
+    if not less < dense and (bounds.low[len(space.groups) :] < bounds.high[len(space.groups) :]).any():
+        raise InputError(
+            f"densities are searched, but {session.metric} is the same for all of them: search for "
+            "latency (metric=latency), or leave the pattern out"
+        )
+
+
+ENTRY = Jcw
