@@ -150,6 +150,23 @@ class CostModel:
             result[name] = result.get(name, 0) + round(float(macs))
         return result
 
+    def of_weights(self, counts: Counts, tensors: Sequence[str]) -> tuple[Floats, Floats]:
+        """Return how often some weights multiply and how many numbers they have, for many plans at once.
+
+        Args:
+            counts: As for `evaluate`; shape [plans, groups].
+            tensors: Names of weights of convolutions and linear layers.
+        Returns:
+            MACs and numbers, shape [plans, tensors] each; 0 where the layer is gone.
+        """
+        table = np.atleast_2d(np.asarray(counts, dtype=np.float64))
+        lengths, stays = table @ self._slopes + self._constants, self._stays(table)
+        of_tensor = self._weight_of[:, None] == np.array(tensors, dtype=np.str_)
+        at = [self._tensors.index(name) for name in tensors]
+        itemsizes = [self._flow.program.itemsizes[name] for name in tensors]
+        macs = self._macs.terms(lengths, stays) @ of_tensor.astype(np.float64)
+        return macs, self._bytes.terms(lengths, stays)[:, at] / np.array(itemsizes, dtype=np.float64)
+
     def _without(self, plan: Plan, whole: Cost) -> Cost:
         """Return the cost without what patterns take away."""
         counts = self.counts(plan)[None].astype(np.float64)
