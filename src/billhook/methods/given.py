@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 from billhook.allocate.budget import format_value
@@ -10,6 +11,7 @@ from billhook.graph import Plan
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import full_costs
 from billhook.methods._fresh import fresh, require_drawable
+from billhook.methods._refit import refit_
 from billhook.options import Number, OneOf, OrNone, Text, option
 from billhook.registry import Info
 
@@ -35,7 +37,7 @@ class Given(Method):
     plan: str | None = option(None, OrNone(Text()), "file of the plan; must be given")
     weights: str = option("kept", OneOf("kept", "reconstructed", "fresh"), "which weights the network gets")
     batches: int = option(8, Number(1, integer=True), "for 'reconstructed': use at most this many batches")
-    positions: int = option(64, Number(1, integer=True), "for 'reconstructed': output positions per image")
+    positions: int = option(16, Number(1, integer=True), "for 'reconstructed': output positions per image")
 
     def check(self, problem: Problem) -> None:
         """Raise what is wrong with the file, and where it does not fit the network or the budget.
@@ -55,7 +57,17 @@ class Given(Method):
         plan = self._read(problem)
         if self.weights == "fresh":
             return Outcome(plan, fresh(problem.model, plan, problem.seed))
-        return Outcome(plan, problem.model)
+        if self.weights == "kept":
+            return Outcome(plan, problem.model)
+        if problem.calibration is None:
+            raise InputError(
+                "method 'given' learns from data with weights='reconstructed'; give data=[(inputs, targets), "
+                "…]"
+            )
+        model = copy.deepcopy(problem.model)
+        settings = {"batches": self.batches, "positions": self.positions, "seed": problem.seed}
+        refit_(model, problem.groups, plan.keep, problem.calibration, **settings)
+        return Outcome(plan, model)
 
     def _read(self, problem: Problem) -> Plan:
         """Return the plan of the file, once it is known to fit; `made_by` says who made it as "given"."""
