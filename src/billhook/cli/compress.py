@@ -29,6 +29,7 @@ from billhook.cli.compress_options import (
     Runs,
     SaveRecipe,
     Seed,
+    SettleEpochs,
     SparseEpochs,
     SparseExclude,
     SparseInclude,
@@ -90,6 +91,7 @@ def compress(
     mixing: Mixing = None,
     verify: Verify = None,
     prune_epochs: PruneEpochs = None,
+    settle_epochs: SettleEpochs = None,
     sparsity: Sparsity = None,
     pattern: Pattern = None,
     sparse_method: SparseMethod = None,
@@ -136,6 +138,7 @@ def compress(
             ("prune", "mixing"): ("--mixing", mixing),
             ("prune", "verify"): ("--verify", verify),
             ("prune", "training", "epochs"): ("--prune-epochs", prune_epochs),
+            ("settle", "epochs"): ("--settle-epochs", settle_epochs),
             ("sparse", "sparsity"): ("--sparsity", sparsity),
             ("sparse", "pattern"): ("--pattern", pattern),
             ("sparse", "method"): ("--sparse-method", sparse_method),
@@ -183,7 +186,7 @@ def _with_scope(
     """
     from billhook.recipe import from_target
 
-    table = "sparse" if recipe.budget is None else "prune"
+    table = "prune" if recipe.prunes else "sparse"
     asked = changes({(table, "include"): ("--include", include), (table, "exclude"): ("--exclude", exclude)})
     for change in asked:
         if any(change.path == other.path for other in given):

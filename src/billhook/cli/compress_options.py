@@ -121,6 +121,15 @@ PruneEpochs = Annotated[
         show_default="1",
     ),
 ]
+SettleEpochs = Annotated[
+    int | None,
+    typer.Option(
+        "--settle-epochs",
+        metavar="N",
+        help="Epochs of training without the channels, before weights become zero.",
+        show_default="0",
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option("--epochs", metavar="N", help="Epochs of fine-tuning; 0 for none.", show_default="2"),

@@ -14,6 +14,7 @@ from billhook.errors import InputError
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import decide, with_units
 from billhook.methods._parts import Allocating
+from billhook.methods._refit import gone_columns
 from billhook.options import Flag, Number, option
 from billhook.registry import Info
 from billhook.train import recalibrate_batchnorm
@@ -145,7 +146,7 @@ class Obs(Allocating, Method):
         by_name, changed = {layer.tensor: layer for layer in layers}, False
         for name, sums in dense.items():
             layer = by_name[name]
-            gone, stale = _gone(layer, keep), self.sequential and changed
+            gone, stale = gone_columns(layer, keep), self.sequential and changed
             if not gone.any() and not stale:
                 continue
             if stale:
@@ -185,15 +186,6 @@ def _readers(
             own = torch.arange(len(at), device=second.device).view(columns.shape)
             found.setdefault(group, []).append((matrix[:, :, at], inverse[:, at][:, :, at], own))
     return found
-
-
-def _gone(layer: ReaderLayer, keep: Mapping[str, Tensor]) -> Tensor:
-    """Return which columns of a layer belong to units that leave: mask [columns]."""
-    gone = torch.zeros(layer.matrix().shape[2], dtype=torch.bool)
-    for group, columns in layer.units.items():
-        if group in keep:
-            gone[columns[~keep[group]].flatten()] = True
-    return gone
 
 
 ENTRY = Obs

@@ -9,7 +9,7 @@ from billhook.measure import backends
 from billhook.measure.environment import versions
 from billhook.methods import Method, Problem, methods
 from billhook.methods._prune import find_method
-from billhook.pipeline.deciding import trains
+from billhook.pipeline.deciding import budget_of, trains
 from billhook.pipeline.sparsifying import check_sparse, sparse_trains
 from billhook.pipeline.subject import Subject
 from billhook.pipeline.work import Work
@@ -29,24 +29,26 @@ def check(subject: Subject) -> None:
         MissingExtraError, EngineError: if the runtime or the training library is not installed.
     """
     recipe = subject.recipe
-    if recipe.budget is None and not recipe.sparse.wanted:
+    if not recipe.prunes and not recipe.sparse.wanted:
         check_sparse(subject)
         raise InputError(
             "there is no budget and no sparsity: give --budget latency=0.5 or --sparsity 0.8, or a [budget] "
             "or a [sparse] table in the recipe"
         )
-    method = None if recipe.budget is None else _check_method(recipe)
-    if recipe.train is not None and recipe.data is None:
-        raise InputError("[train] needs data: give --data, or a [data] table in the recipe")
+    method = _check_method(recipe) if recipe.prunes else None
+    wants_training = {"train": recipe.train is not None, "settle": recipe.settle.wanted}
+    for table, wanted in wants_training.items():
+        if wanted and recipe.data is None:
+            raise InputError(f"[{table}] needs data: give --data, or a [data] table in the recipe")
     backends.get(recipe.export.backend).require()
     if recipe.export.precision == "int8":
         backends.get(recipe.export.backend).require_int8()
         subject.export_calibration()
-    finetunes = recipe.data is not None and recipe.finetune.wanted
+    finetunes = recipe.data is not None and (recipe.finetune.wanted or recipe.settle.wanted)
     if (subject.trains or finetunes or _decides_in_training(recipe)) and not versions((TRAINER,)):
         raise MissingExtraError(TRAINER, "train", "training")
     check_sparse(subject)
-    if method is None or recipe.budget is None:
+    if method is None:
         return
     scope = Scope(recipe.prune.include, recipe.prune.exclude)
     scope.select(subject.prunable_graph.groups)
@@ -54,7 +56,7 @@ def check(subject: Subject) -> None:
         Problem(
             subject.prunable,
             subject.example_inputs,
-            recipe.budget.to_budget(),
+            budget_of(subject),
             scope=scope,
             mixing=recipe.prune.mixing,
             captured=subject.prunable_graph,
@@ -63,7 +65,7 @@ def check(subject: Subject) -> None:
 
 
 def _decides_in_training(recipe: Recipe) -> bool:
-    channels = recipe.budget is not None and trains(recipe.prune.method)
+    channels = recipe.prunes and trains(recipe.prune.method)
     return channels or (recipe.sparse.wanted and sparse_trains(recipe.sparse.method))
 
 

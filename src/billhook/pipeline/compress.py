@@ -14,6 +14,7 @@ from billhook.errors import BillhookError, MissingExtraError
 from billhook.pipeline.checks import check, check_unchanged
 from billhook.pipeline.deciding import Decision, preview_plan
 from billhook.pipeline.event import Event, Listener, silent
+from billhook.pipeline.given import with_own_copy
 from billhook.pipeline.order import STAGES
 from billhook.pipeline.run_directory import RECIPE, RunDirectory
 from billhook.pipeline.runner import run_stages
@@ -62,7 +63,8 @@ def begin(subject: Subject, runs: Path) -> RunDirectory:
     check(subject)
     recipe = subject.recipe
     directory = RunDirectory.create(runs, recipe.name or _name(recipe))
-    directory.write_text(RECIPE, to_toml(recipe))
+    subject.recipe = with_own_copy(recipe, directory)
+    directory.write_text(RECIPE, to_toml(subject.recipe))
     return directory
 
 

@@ -75,7 +75,7 @@ def preview_plan(subject: Subject) -> Decision:
         InputError: if the method decides while it trains.
     """
     recipe = subject.recipe
-    if recipe.budget is not None and trains(recipe.prune.method):
+    if recipe.prunes and trains(recipe.prune.method):
         raise _decides_later("method", recipe.prune.method, "l2")
     if recipe.sparse.wanted and sparse_trains(recipe.sparse.method):
         raise _decides_later("sparse method", recipe.sparse.method, "magnitude")
@@ -111,12 +111,10 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
         bars: Show progress bars while it trains.
     """
     graph, before = subject.prunable_graph, subject.graph.costs.cost(None)
-    bounds = subject.recipe.budget
-    if bounds is None:
-        outcome = Outcome(make_plan(graph, {}), subject.prunable)
+    if subject.recipe.prunes:
+        outcome = _shrunk(subject, budget_of(subject), checkpoints, bars=bars)
     else:
-        budget = bounds.to_budget().of(before, graph.costs.cost(None))
-        outcome = _shrunk(subject, budget, checkpoints, bars=bars)
+        outcome = Outcome(make_plan(graph, {}), subject.prunable)
     return Decision(
         outcome=outcome,
         before=before,
@@ -126,10 +124,18 @@ def decide_plan(subject: Subject, checkpoints: Path | None, *, bars: bool = Fals
     )
 
 
+def budget_of(subject: Subject) -> Budget:
+    """Return the recipe's bounds for what is pruned; without any, for a given plan, one that always holds."""
+    bounds, pruned = subject.recipe.budget, subject.prunable_graph.costs.cost(None)
+    if bounds is None:
+        return Budget(macs=float(max(2, pruned.macs)))
+    return bounds.to_budget().of(subject.graph.costs.cost(None), pruned)
+
+
 def _shrunk(subject: Subject, budget: Budget, checkpoints: Path | None, *, bars: bool) -> Outcome:
     recipe, wanted = subject.recipe, subject.recipe.prune
     training = trains(wanted.method)
-    return shrink(
+    outcome = shrink(
         subject.prunable,
         subject.example_inputs,
         budget=budget,
@@ -151,6 +157,8 @@ def _shrunk(subject: Subject, budget: Budget, checkpoints: Path | None, *, bars:
         progress=bars,
         graph=subject.prunable_graph,
     )
+    # Single weights are a stage of their own, which a plan that was given has told what to do.
+    return replace(outcome, plan=replace(outcome.plan, patterns={}))
 
 
 def trains(method: str) -> bool:

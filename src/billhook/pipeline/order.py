@@ -13,6 +13,7 @@ from billhook.pipeline.stages import (
     prune,
     recalibrate,
     score,
+    settle,
     sparsify,
     train,
 )
@@ -27,12 +28,17 @@ def _finetunes(work: Work) -> bool:
     return _has_data(work) and work.recipe.finetune.wanted
 
 
+def _settles(work: Work) -> bool:
+    return _has_data(work) and work.recipe.settle.wanted
+
+
 STAGES: tuple[Stage[Work], ...] = (
     Stage("prepare", "network and data", prepare.run),
     Stage("train", "training of the original", train.run, lambda work: work.subject.trains),
     Stage("baseline", "accuracy of the original", baseline.run, _has_data),
     Stage("decide", "what to remove", decide.run),
     Stage("prune", "removal and verification", prune.run),
+    Stage("settle", "training before zeros", settle.run, _settles),
     Stage("sparsify", "zeros in the weights", sparsify.run, lambda work: work.recipe.sparse.wanted),
     Stage(
         "recalibrate", "batch-norm statistics", recalibrate.run, lambda w: _has_data(w) and not _finetunes(w)

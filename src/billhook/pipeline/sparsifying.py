@@ -21,6 +21,7 @@ from billhook.methods.sparse import (
     sparse_methods,
     sparsify,
 )
+from billhook.methods.sparse._given import checked_sparsities
 from billhook.pipeline.subject import Subject
 from billhook.recipe import Recipe, Sparse
 from billhook.sparse.allocation import reachable, require_reachable
@@ -52,6 +53,9 @@ def check_sparse(subject: Subject) -> None:
     views = {
         layer.tensor: layer.view for layer in layers if layer.tensor in found
     }  # channels have not left yet
+    if wanted.sparsities is not None:
+        checked_sparsities(wanted.sparsities, found, layers)
+        return
     if wanted.sparsity is None:
         least, most = reachable(views, found)
         if least < most:
@@ -84,6 +88,7 @@ def sparsify_network(
         method=wanted.method,
         options=wanted.options,
         allocation=wanted.allocation,
+        sparsities=wanted.sparsities,
         scope=_scope(wanted),
         plan=plan,
         data=subject.training() if training else subject.calibration(),
@@ -105,7 +110,7 @@ def sparse_trains(method: str) -> bool:
 
 def decides_by(recipe: Recipe) -> str:
     """Return the names of the methods of a recipe: of channels, of weights, or both."""
-    names = [recipe.prune.method] if recipe.budget is not None else []
+    names = [recipe.prune.method] if recipe.prunes else []
     return " + ".join([*names, *([recipe.sparse.method] if recipe.sparse.wanted else [])])
 
 
@@ -163,7 +168,7 @@ def _check_mapping(subject: Subject, wanted: Sparse) -> None:
 def _check_nothing_meant(recipe: Recipe) -> None:
     wanted, default = recipe.sparse, Sparse()
     names = ["method", "allocation", "options", "training"]
-    if recipe.budget is not None:  # else they may have been meant for channels
+    if recipe.prunes:  # else they may have been meant for channels
         names += ["include", "exclude"]
     said = [n for n in names if _says(wanted, default, n)]
     if said:

@@ -19,6 +19,7 @@ from billhook.errors import InputError
 from billhook.fuse import Fused, fuse
 from billhook.graph import ExampleInputs, Graph, capture
 from billhook.models import Checkpoint, checkpoint, load_weights, resolve
+from billhook.pipeline.given import with_patterns
 from billhook.recipe import InputSpec, Recipe, parse_inputs
 from billhook.train import Batches
 
@@ -33,7 +34,7 @@ class Subject:
     """
 
     def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+        self.recipe = with_patterns(recipe)
 
     @cached_property
     def dataset(self) -> Dataset | None:

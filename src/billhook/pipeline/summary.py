@@ -52,7 +52,7 @@ def results(
         sparsity=_sparsity(done),
         check=Check(**{**check, "mixed": tuple(check["mixed"])}) if check else None,
         budget_met=() if budget is None else _budget_met(budget, done),
-        trajectory=_trajectory(done, pruned=budget is not None),
+        trajectory=_trajectory(done, pruned=recipe.prunes),
         history=tuple(
             Epoch(entry["epoch"], entry["loss"], entry["metrics"].get("accuracy"))
             for entry in done["finetune"].get("history", ())
@@ -168,6 +168,8 @@ def _trajectory(done: Mapping[str, Outcome], *, pruned: bool) -> tuple[Trajector
     points = [("original", before, done["baseline"].get("accuracy"))]
     if done["prune"] and pruned:
         points.append(("pruned", after, done["prune"].get("accuracy")))
+    for entry in done["settle"].get("history", ()):
+        points.append((f"settled, epoch {entry['epoch'] + 1}", after, entry["metrics"].get("accuracy")))
     if done["sparsify"]:
         points.append(("sparse", after, done["sparsify"].get("accuracy")))
     if done["recalibrate"].get("kept"):

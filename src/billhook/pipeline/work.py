@@ -13,6 +13,7 @@ from torch import nn
 from billhook.data import Dataset
 from billhook.graph import Plan, apply, save
 from billhook.graph.fusions import fused
+from billhook.graph.put_back import put_back
 from billhook.graph.storage import load_tensors, read_tensors, write_tensors
 from billhook.graph.structure import Structure
 from billhook.measure import Artifact
@@ -24,6 +25,7 @@ from billhook.results import Cost
 
 ORIGINAL = "original.safetensors"
 DECIDED = "decided.safetensors"
+SETTLED = "settled.safetensors"
 SPARSE = "sparse.safetensors"
 WEIGHTS = "weights.safetensors"
 PLAN = "plan.json"
@@ -75,11 +77,12 @@ class Work:
 
     @cached_property
     def decided(self) -> nn.Module:
-        """The network that the plan is for, in full size: the original, or with weights of the method's."""
-        if self.outcome("decide").get("weights") != "changed":
+        """The network that the plan is for, in full size: the original, or with weights that came later."""
+        settled = self.directory.outcome("settle") is not None
+        if not settled and self.outcome("decide").get("weights") != "changed":
             return self.original
         model = fused(copy.deepcopy(self.original), self.plan)
-        self._read(model, DECIDED)
+        self._read(model, SETTLED if settled else DECIDED)
         return model.eval()
 
     def pruned(self) -> nn.Module:
@@ -120,6 +123,15 @@ class Work:
         path = self.directory.file(DECIDED)
         with storage_errors(path):
             write_tensors(path, model)
+
+    def keep_settled(self, small: nn.Module) -> None:
+        """Keep a smaller network that was trained, in full size, for what decides about its weights."""
+        model = put_back(self.decided, self.plan, small).eval()
+        path = self.directory.file(SETTLED)
+        with storage_errors(path):
+            write_tensors(path, model)
+        self.decided = model
+        self.keep_compressed(small)
 
     def keep_sparse(self, model: nn.Module, plan: Plan) -> None:
         """Keep a network with zeros in its weights and the plan that says so; fine-tuning begins at it."""

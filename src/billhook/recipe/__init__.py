@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from billhook.recipe.input_spec import InputSpec, parse_inputs
 from billhook.recipe.read import Change, build, from_target, parse, read
-from billhook.recipe.schema import Bounds, Data, Export, Measure, Model, Prune, Recipe, Sparse
+from billhook.recipe.schema import GIVEN, Bounds, Data, Export, Measure, Model, Prune, Recipe, Sparse
 from billhook.recipe.training import Finetune, Training
 from billhook.recipe.write import save, to_toml
 
 __all__ = [
+    "GIVEN",
     "Bounds",
     "Change",
     "Data",

@@ -19,7 +19,7 @@ from billhook.recipe.problems import Problem, describe
 from billhook.recipe.schema import Recipe
 
 MAX_BYTES = 2**20
-PATHS: tuple[tuple[str, str], ...] = (("model", "weights"), ("data", "dir"))
+PATHS: tuple[KeyPath, ...] = (("model", "weights"), ("data", "dir"), ("prune", "options", "plan"))
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,10 @@ def _put(data: dict[str, Any], change: Change) -> None:
 def _with_folder(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return `data` with relative paths made absolute, so that a recipe means the same everywhere."""
     data = copy.deepcopy(data)
-    for table, key in PATHS:
-        value = data.get(table)
+    for *tables, key in PATHS:
+        value: Any = data
+        for table in tables:
+            value = value.get(table) if isinstance(value, dict) else None
         if isinstance(value, dict) and isinstance(value.get(key), str) and value[key]:
             value[key] = _absolute(folder, value[key])
     model = data.get("model")

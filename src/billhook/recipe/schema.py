@@ -18,10 +18,11 @@ from billhook.methods.sparse import MAPPINGS, is_mapping, sparse_methods
 from billhook.options import configure, rules
 from billhook.recipe.input_spec import InputSpec, parse_inputs
 from billhook.recipe.table import Plain, Table, Texts, as_value_error, one_of
-from billhook.recipe.training import DecidingTraining, Finetune, SparseTraining, Training
+from billhook.recipe.training import DecidingTraining, Finetune, Settle, SparseTraining, Training
 from billhook.registry import Registry
 from billhook.sparse.allocation import ALLOCATIONS
 
+GIVEN = "given"  # the method that takes its plan from a file
 DENSE = "dense"  # the pattern of a layer that stays as it is
 
 # Data sets are a leaf that recipes may not import; their registry is found by name, as runtimes are.
@@ -152,12 +153,14 @@ class Sparse(Table):
 
     `sparsity` is the fraction of zeros in the weights that have a pattern, `pattern` which of them leave
     together: one text, of whose alternatives ("kernel_pattern|4x1|dense") each layer gets the first that
-    fits, one text by layer, or "rules" or "search", which map a pattern to each layer. `options` go to the
+    fits, one text by layer, or "rules" or "search", which map a pattern to each layer. `sparsities` says the
+    fraction for every weight by name, in the place of `sparsity` and `allocation`. `options` go to the
     method; `training` is how a method trains that decides while it does so.
     """
 
     method: Annotated[str, one_of("sparse method", sparse_methods.names)] = "magnitude"
     sparsity: float | None = Field(default=None, ge=0, lt=1)
+    sparsities: dict[str, Annotated[float, Field(ge=0, lt=1)]] | None = Field(default=None, min_length=1)
     pattern: Annotated[str | dict[str, str], AfterValidator(_patterns)] = "4x1|dense"
     allocation: Annotated[str, one_of("allocation", lambda: ALLOCATIONS)] | None = None
     include: Texts = ("*",)
@@ -168,7 +171,14 @@ class Sparse(Table):
     @property
     def wanted(self) -> bool:
         """False if no weight shall leave on its own; patterns such as "2:4" say themselves how many do."""
-        return self.sparsity is not None or self.pattern != type(self).model_fields["pattern"].default
+        said = self.sparsity is not None or self.sparsities is not None
+        return said or self.pattern != type(self).model_fields["pattern"].default
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Sparse:
+        if self.sparsities is not None and (self.sparsity is not None or self.allocation is not None):
+            raise ValueError("sparsities say it all: leave sparsity and allocation out")
+        return self
 
 
 class Export(Table):
@@ -198,7 +208,8 @@ class Recipe(Table):
 
     `budget` says how much leaves as whole channels, `sparse` how much of the rest as single weights; either
     may be left out. `train` trains the original first, unless trained weights for it come with billhook;
-    without it, the original is taken as it is. `finetune` is for runs with data.
+    without it, the original is taken as it is. `settle` trains the network without its channels before
+    weights leave, `finetune` what is left of it; both are for runs with data.
     """
 
     name: str = Field(default="", pattern=r"^[\w.-]*$")
@@ -208,8 +219,14 @@ class Recipe(Table):
     budget: Bounds | None = None
     fuse: Fuse = Fuse()
     prune: Prune = Prune()
+    settle: Settle = Settle()
     sparse: Sparse = Sparse()
     train: Training | None = None
     finetune: Finetune = Finetune()
     export: Export = Export()
     measure: Measure = Measure()
+
+    @property
+    def prunes(self) -> bool:
+        """False if no channel shall leave: there is neither a budget nor a plan that says which do."""
+        return self.budget is not None or self.prune.method == GIVEN

@@ -110,3 +110,12 @@ class Finetune(Training):
         if self.lr == "auto" and self.optimizer != "sgd":
             raise ValueError(f"lr = 'auto' is for optimizer = 'sgd'; give a number for {self.optimizer!r}")
         return self
+
+
+class Settle(Finetune):
+    """Training of the network without its channels, before its weights become zero; none by default.
+
+    A sparse method starts from a network that has made up for its channels, as JCW trains its winners.
+    """
+
+    epochs: int = 0

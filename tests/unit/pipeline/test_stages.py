@@ -99,10 +99,10 @@ def test_an_interrupted_run_keeps_the_rate_it_began_with(tmp_path: Path) -> None
     subject = Subject(recipe(name="it", data={"name": "digits", "batch": 64}, finetune={"lr": "auto"}))
     work = Work(subject, begin(subject, tmp_path), silent)
     small = work.original  # nothing has left it
-    assert finetune._learning_rate(work, small)["chosen"] == 0.02
+    assert finetune._learning_rate(work, small, "finetune")["chosen"] == 0.02
     with torch.no_grad():
         next(small.parameters()).mul_(0.1)  # as if measured with other arithmetic
-    assert finetune._learning_rate(work, small)["chosen"] == 0.02
+    assert finetune._learning_rate(work, small, "finetune")["chosen"] == 0.02
 
 
 def _fused(**tables: object) -> Recipe:

@@ -12,7 +12,7 @@ from billhook.pipeline.work import Work
 from billhook.recipe import Finetune, Training
 from billhook.train import isometric_lr, mean_jsv
 
-LR = "checkpoints/learning_rate.json"
+_WORDS = {"finetune": "fine-tuning", "settle": "training before zeros"}
 SAMPLES = 16  # of which the Jacobian is taken, at most; a network of many classes gets fewer,
 _PASSES = 2000  # because each class takes a backward pass of each sample
 
@@ -22,36 +22,49 @@ def run(work: Work) -> dict[str, Any]:
 
     Always begins at the pruned network, or at the last checkpoint of an interrupted run.
     """
-    section = work.recipe.finetune
     model = work.pruned()
-    chosen = _learning_rate(work, model) if section.lr == "auto" else {}
+    fitted = tuned(work, model, work.recipe.finetune, "finetune")
+    work.keep_compressed(model)
+    return fitted
+
+
+def tuned(work: Work, model: nn.Module, section: Finetune, stage: str) -> dict[str, Any]:
+    """Train a smaller network in place, with the original as its teacher, and return the history.
+
+    Args:
+        work: The run.
+        model: What to train.
+        section: How; with lr = "auto" by the damage that was done.
+        stage: Where its checkpoints go.
+    """
+    chosen = _learning_rate(work, model, stage) if section.lr == "auto" else {}
     fitted = train_network(
         work,
         model,
         section,
-        "finetune",
+        stage,
         teacher=work.original if section.distill else None,
         lr=chosen.get("chosen"),
         structures=work.plan.patterns,
     )
-    work.keep_compressed(model)
     if not chosen:
         return fitted
     before, after = (chosen[side]["mean"] for side in ("before", "after"))
     note = (
-        f"the learning rate of fine-tuning is {chosen['chosen']:g}, because pruning has taken the mean "
+        f"the learning rate of {_WORDS[stage]} is {chosen['chosen']:g}, because pruning has taken the mean "
         f"singular value of the input-output Jacobian from {before:.3g} to {after:.3g}"
     )
     return {**fitted, "lr": chosen, "notes": [*fitted.get("notes", ()), note]}
 
 
-def _learning_rate(work: Work, model: nn.Module) -> dict[str, Any]:
+def _learning_rate(work: Work, model: nn.Module, stage: str) -> dict[str, Any]:
     """Return the rate that suits the damage, and the singular values it follows from.
 
     An interrupted run keeps the rate it began with, whatever another machine would measure.
     """
-    if work.directory.file(LR).is_file():
-        kept: dict[str, Any] = work.directory.read_json(LR)
+    file = f"checkpoints/{stage}_learning_rate.json"
+    if work.directory.file(file).is_file():
+        kept: dict[str, Any] = work.directory.read_json(file)
         return kept
     count = min(max(2, min(SAMPLES, _PASSES // len(work.data.classes))), len(work.data.train))
     inputs, _ = work.data.calibration(count, seed=work.recipe.seed)
@@ -62,8 +75,8 @@ def _learning_rate(work: Work, model: nn.Module) -> dict[str, Any]:
         "before": before.to_dict(),
         "after": after.to_dict(),
     }
-    folder = work.directory.file(LR).parent
+    folder = work.directory.file(file).parent
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
-    work.directory.write_json(LR, chosen)
+    work.directory.write_json(file, chosen)
     return chosen

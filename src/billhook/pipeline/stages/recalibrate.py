@@ -15,7 +15,7 @@ STEPS = 20
 def run(work: Work) -> dict[str, Any]:
     """Return the accuracy of the network that is kept; writes its weights if they changed."""
     assert work.recipe.data is not None
-    before = (work.outcome("sparsify") or work.outcome("prune"))["accuracy"]
+    before = (work.outcome("sparsify") or work.outcome("settle") or work.outcome("prune"))["accuracy"]
     model = copy.deepcopy(work.compressed)
     batches = work.data.training(work.recipe.data.batch, seed=work.recipe.seed, augment=False)
     read = recalibrate_batchnorm(model, batches, STEPS)

@@ -1,0 +1,49 @@
+"""Recipes whose decision is a plan file: what it says about single weights, and the run's own copy of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from billhook.graph import Plan
+from billhook.pipeline.run_directory import RunDirectory
+from billhook.recipe import GIVEN, Recipe
+
+COPY = "given.json"
+
+
+def with_patterns(recipe: Recipe) -> Recipe:
+    """Return the recipe, which has its patterns of weights from the plan if it says nothing about weights.
+
+    Which weights leave is decided anew, by the recipe's sparse method: as many of each tensor, in the same
+    patterns.
+
+    Raises:
+        PlanError: if the plan cannot be read.
+    """
+    file = plan_file(recipe)
+    if file is None or recipe.sparse.wanted:
+        return recipe
+    structures = Plan.load(file).patterns
+    if not structures:
+        return recipe
+    said = {
+        "pattern": {name: str(s.pattern) for name, s in structures.items()},
+        "sparsities": {name: s.sparsity for name, s in structures.items()},
+    }
+    return recipe.model_copy(update={"sparse": recipe.sparse.model_copy(update=said)})
+
+
+def with_own_copy(recipe: Recipe, directory: RunDirectory) -> Recipe:
+    """Return the recipe with the plan file copied into the run directory, so that the run can be resumed."""
+    file = plan_file(recipe)
+    if file is None:
+        return recipe
+    directory.write_text(COPY, Plan.load(file).to_json() + "\n")
+    options = {**recipe.prune.options, "plan": str(directory.file(COPY).resolve())}
+    return recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"options": options})})
+
+
+def plan_file(recipe: Recipe) -> Path | None:
+    """Return the file of the plan that the recipe wants carried out; None if a method decides."""
+    name = recipe.prune.options.get("plan")
+    return Path(name) if recipe.prune.method == GIVEN and isinstance(name, str) else None
