@@ -8,7 +8,7 @@ from typing import Any
 from billhook.errors import InputError
 from billhook.options import Above, Configurable, Flag, Number, OneOf, OrNone, option
 
-SCHEDULES = ("one-cycle", "cosine", "constant", "step")
+SCHEDULES = ("one-cycle", "cosine", "linear", "constant", "step")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 
 

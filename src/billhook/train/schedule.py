@@ -13,14 +13,15 @@ def learning_rate(step: int, total: int, *, peak: float, schedule: str, warmup: 
     """Return the learning rate of one step.
 
     "one-cycle" rises from peak/25 along a half cosine and falls to peak/10,000 along another; "cosine"
-    rises linearly and falls to 0 along a half cosine; "constant" rises linearly and stays; "step" falls to a
-    tenth after a half, three quarters and seven eighths of the steps.
+    rises linearly and falls to 0 along a half cosine; "linear" rises and falls to 0 along straight lines;
+    "constant" rises linearly and stays; "step" falls to a tenth after a half, three quarters and seven eighths
+    of the steps.
 
     Args:
         step: Index of the step, from 0.
         total: Number of steps of the run.
         peak: Largest learning rate.
-        schedule: "one-cycle", "cosine", "constant" or "step".
+        schedule: "one-cycle", "cosine", "linear", "constant" or "step".
         warmup: Fraction of the steps during which the rate rises.
     Returns:
         Learning rate, above 0 for every step before `total`.
@@ -40,6 +41,8 @@ def learning_rate(step: int, total: int, *, peak: float, schedule: str, warmup: 
             -1
         ]
     done = (step - rising) / max(1.0, total - rising)
+    if schedule == "linear":
+        return peak * (1.0 - done)
     return peak * _between(1.0, _END if schedule == "one-cycle" else 0.0, done)
 
 

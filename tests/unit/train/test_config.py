@@ -15,7 +15,7 @@ WRONG = [
     ("lr", 0.0, "above 0"),
     ("lr", "0.1", "above 0"),
     ("lr", float("nan"), "above 0"),
-    ("schedule", "linear", "'one-cycle', 'cosine', 'constant', 'step'"),
+    ("schedule", "triangular", "'one-cycle', 'cosine', 'linear', 'constant', 'step'"),
     ("warmup", 1.5, "at most 1, or None"),
     ("momentum", 1.0, "at most 0.9999"),
     ("nesterov", 1, "True or False"),
@@ -52,7 +52,8 @@ def test_nesterov_without_momentum_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "fraction"), [("one-cycle", 0.3), ("cosine", 0.05), ("constant", 0.0), ("step", 0.0)]
+    ("schedule", "fraction"),
+    [("one-cycle", 0.3), ("cosine", 0.05), ("linear", 0.0), ("constant", 0.0), ("step", 0.0)],
 )
 def test_the_warmup_follows_the_schedule_unless_given(schedule: str, fraction: float) -> None:
     assert FitConfig(schedule=schedule).warmup_fraction == fraction

@@ -24,7 +24,7 @@ def test_one_cycle_is_the_one_of_torch() -> None:
     assert rates("one-cycle", 0.3, 1000) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant", "step"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "linear", "constant", "step"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("total", [1, 2, 7, 100])
 def test_rates_stay_between_zero_and_the_peak(schedule: str, warmup: float, total: int) -> None:
@@ -32,17 +32,18 @@ def test_rates_stay_between_zero_and_the_peak(schedule: str, warmup: float, tota
 
 
 def test_rates_rise_during_the_warmup_and_fall_after_it() -> None:
-    for schedule in ("one-cycle", "cosine"):
+    for schedule in ("one-cycle", "cosine", "linear"):
         lr = rates(schedule, 0.2)
         assert lr[:20] == sorted(lr[:20])
         assert lr[20] == 0.2
         assert lr[20:] == sorted(lr[20:], reverse=True)
-        assert lr[-1] < 0.001
+        assert lr[-1] < 0.003
 
 
 def test_worked_by_hand() -> None:
     assert rates("cosine", 0.1)[0] == pytest.approx(0.02)  # one of ten steps of a linear rise to 0.2
     assert rates("cosine", 0.0)[50] == pytest.approx(0.1)  # half way down a half cosine
+    assert rates("linear", 0.0) == pytest.approx([0.2 - 0.002 * step for step in range(100)])
     assert rates("one-cycle", 0.3)[0] == pytest.approx(0.2 / 25)
     assert rates("constant", 0.0) == [0.2] * 100
     steps = [0.2] * 50 + [0.02] * 25 + [0.002] * 13 + [0.0002] * 12
