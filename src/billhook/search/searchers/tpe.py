@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from billhook.registry import Info
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session
 from billhook.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 INFO = Info(
     "models which values good candidates have",
@@ -51,7 +54,7 @@ class Tpe(Searcher):
                 )
 
 
-def distributions(space: Space) -> dict[str, object]:
+def distributions(space: Space) -> dict[str, BaseDistribution]:
     """Return Optuna's distribution of every gene, by its name."""
     import optuna
 
