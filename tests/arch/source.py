@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
-_TRIALS = ("storage", "study", "searchers/random_", "searchers/tpe", "searchers/nsga2")
+_STUDY = ("storage", "study", "trial_log", "trial_table")
+_SAMPLERS = ("searchers/random_", "searchers/tpe", "searchers/nsga2")
 _AGENTS = ("search/agents/*", "search/encoder/policies*.py")
 # Import name of each optional library -> the files that may import it; "*" stands for anything.
 PLACES = {
@@ -25,8 +26,8 @@ PLACES = {
     "gymnasium": ("sparse/mapping/environment.py", *_AGENTS),
     "stable_baselines3": _AGENTS,
     "torch_geometric": ("search/encoder/*",),
-    "optuna": tuple(f"search/{name}.py" for name in _TRIALS),
-    "sqlalchemy": ("search/storage.py",),
+    "optuna": tuple(f"search/{name}.py" for name in (*_STUDY, *_SAMPLERS)),
+    "sqlalchemy": tuple(f"search/{name}.py" for name in _STUDY),
     "ray": ("search/workers/ray_.py",),
     "pg8000": (),  # only by name, in a URL
 }
