@@ -11,6 +11,7 @@ from __future__ import annotations
 from billhook.recipe.input_spec import InputSpec, parse_inputs
 from billhook.recipe.read import Change, build, from_target, parse, read
 from billhook.recipe.schema import GIVEN, Bounds, Data, Export, Measure, Model, Prune, Recipe, Sparse
+from billhook.recipe.searching import Search
 from billhook.recipe.training import Finetune, Training
 from billhook.recipe.write import save, to_toml
 
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "Prune",
     "Recipe",
+    "Search",
     "Sparse",
     "Training",
     "build",

@@ -19,7 +19,12 @@ from billhook.recipe.problems import Problem, describe
 from billhook.recipe.schema import Recipe
 
 MAX_BYTES = 2**20
-PATHS: tuple[KeyPath, ...] = (("model", "weights"), ("data", "dir"), ("prune", "options", "plan"))
+PATHS: tuple[KeyPath, ...] = (
+    ("model", "weights"),
+    ("data", "dir"),
+    ("prune", "options", "plan"),
+    ("search", "study"),
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def _with_folder(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _absolute(folder: Path, path: str) -> str:
-    return os.path.abspath(folder / Path(path).expanduser())
+    return path if "://" in path else os.path.abspath(folder / Path(path).expanduser())
 
 
 def _syntax(name: str, message: str) -> str:

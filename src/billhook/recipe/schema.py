@@ -17,6 +17,7 @@ from billhook.methods import names as method_names
 from billhook.methods.sparse import MAPPINGS, is_mapping, sparse_methods
 from billhook.options import configure, rules
 from billhook.recipe.input_spec import InputSpec, parse_inputs
+from billhook.recipe.searching import Search
 from billhook.recipe.table import Plain, Table, Texts, as_value_error, one_of
 from billhook.recipe.training import DecidingTraining, Finetune, Settle, SparseTraining, Training
 from billhook.registry import Registry
@@ -209,7 +210,8 @@ class Recipe(Table):
     `budget` says how much leaves as whole channels, `sparse` how much of the rest as single weights; either
     may be left out. `train` trains the original first, unless trained weights for it come with billhook;
     without it, the original is taken as it is. `settle` trains the network without its channels before
-    weights leave, `finetune` what is left of it; both are for runs with data.
+    weights leave, `finetune` what is left of it; both are for runs with data. `search` is for
+    `billhook search` alone, whose budget, scope and data are those of the other tables.
     """
 
     name: str = Field(default="", pattern=r"^[\w.-]*$")
@@ -225,6 +227,7 @@ class Recipe(Table):
     finetune: Finetune = Finetune()
     export: Export = Export()
     measure: Measure = Measure()
+    search: Search | None = None
 
     @property
     def prunes(self) -> bool:

@@ -1,0 +1,168 @@
+"""`SearchRecord`: what a study says about a search, as plain data for tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from billhook.allocate.budget import METRICS
+from billhook.errors import InputError, NameNotFoundError
+from billhook.search.pareto import hypervolumes
+from billhook.search.trial import Trial
+
+
+class _StudyLike(Protocol):
+    """What is read of a `billhook.search.Study`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    def finished(self) -> Mapping[int, Trial]: ...
+
+
+@dataclass(frozen=True)
+class GeneRecord:
+    """One decision of a search.
+
+    Attributes:
+        kind: "channels" or "density".
+        target: The group or the tensor.
+        values: What may be chosen, rising; the last is all there is.
+    """
+
+    kind: str
+    target: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A search as far as it has come.
+
+    Attributes:
+        place: The file or URL of its study, without a password.
+        name: Of the study there.
+        method: The searcher.
+        metric: The cost on the other axis.
+        genes: What is decided.
+        original: Metric → cost of the network that loses nothing, in base units.
+        limits: Metric → bound that candidates keep, in base units.
+        trials: Those that are finished, in order.
+        planned: How many were asked for; None if that is not known.
+        seed: Of the search.
+        model: The network.
+        data: The data set.
+        accuracy: Of the original on the same images; None if that is not known.
+    """
+
+    place: str
+    name: str
+    method: str
+    metric: str
+    genes: tuple[GeneRecord, ...]
+    original: Mapping[str, float]
+    limits: Mapping[str, float]
+    trials: tuple[Trial, ...]
+    planned: int | None = None
+    seed: int = 0
+    model: str = ""
+    data: str = ""
+    accuracy: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: _StudyLike, place: str) -> SearchRecord:
+        """Return what a study holds now."""
+        facts = study.facts
+        genes = []
+        for gene in facts["genes"]:
+            kind, _, target = str(gene["name"]).partition(" ")
+            genes.append(GeneRecord(kind, target, tuple(map(float, gene["values"]))))
+        return cls(
+            place=place,
+            name=study.name,
+            method=str(facts["method"]),
+            metric=str(facts["metric"]),
+            genes=tuple(genes),
+            original=facts["original"],
+            limits=facts["limits"],
+            trials=tuple(trial for _, trial in sorted(study.finished().items())),
+            planned=facts.get("trials"),
+            seed=int(facts["seed"]),
+            model=str(facts.get("network", "")),
+            data=str(facts.get("data", "")),
+            accuracy=facts.get("accuracy"),
+            options=facts.get("options", {}),
+        )
+
+    @property
+    def title(self) -> str:
+        """What tells it apart from others."""
+        return self.method if self.name == "search" else f"{self.method} ({self.name})"
+
+    @cached_property
+    def best(self) -> Trial | None:
+        """The most accurate trial within the limits; None if there are no limits, or no trial keeps them."""
+        fitting = [t for t in self.trials if self.fits(t)] if self.limits else []
+        return max(fitting, key=lambda t: (t.accuracy, -t.loss, -t.number), default=None)
+
+    @cached_property
+    def front(self) -> tuple[Trial, ...]:
+        """The trials that no other beats in both accuracy and cost, the cheapest first."""
+        found: list[Trial] = []
+        for trial in sorted(self.trials, key=lambda t: (t.costs[self.metric], -t.accuracy, t.number)):
+            if not found or trial.accuracy > found[-1].accuracy:
+                found.append(trial)
+        return tuple(found)
+
+    def fits(self, trial: Trial) -> bool:
+        """Return whether a trial keeps the limits."""
+        return all(trial.costs[m] <= limit for m, limit in self.limits.items())
+
+    def share(self, trial: Trial) -> float:
+        """Return the cost of a trial relative to the original's."""
+        return trial.costs[self.metric] / self.original[self.metric]
+
+    def trial(self, number: int) -> Trial:
+        """Return a trial; raises `InputError` if it is not finished or does not exist."""
+        found = next((t for t in self.trials if t.number == number), None)
+        if found is None:
+            raise InputError(
+                f"{self.place}: there is no finished trial {number}; there are {len(self.trials)}, from 0 on"
+            )
+        return found
+
+    def kept(self, trial: Trial) -> tuple[float, ...]:
+        """Return what stays of each gene's group or tensor, as fractions."""
+        return tuple(g.values[i] / g.values[-1] for g, i in zip(self.genes, trial.genes, strict=True))
+
+    def best_so_far(self) -> list[float | None]:
+        """Return the accuracy of the best trial within the limits up to each trial; None before the first."""
+        found: list[float | None] = []
+        for trial in self.trials:
+            before = found[-1] if found else None
+            better = self.fits(trial) and (before is None or trial.accuracy > before)
+            found.append(trial.accuracy if better else before)
+        return found
+
+    def volumes(self) -> list[float]:
+        """Return the hypervolume up to each trial: the part of the square that the trials dominate.
+
+        The square goes from no cost and full accuracy to the original's cost and accuracy 0.
+        """
+        rows = [(self.share(t), 1 - t.accuracy) for t in self.trials]
+        return [float(v) for v in hypervolumes(rows, (1.0 + 1e-9, 1.0))] if rows else []
+
+
+def require_comparable(records: Sequence[SearchRecord]) -> None:
+    """Raise `InputError` unless searches have the same cost on the other axis."""
+    metrics = {r.metric: r.place for r in records}
+    if len(metrics) > 1:
+        listed = "; ".join(f"{place} by {metric}" for metric, place in metrics.items())
+        raise InputError(f"searches are compared by one cost, these are not: {listed}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise NameNotFoundError("cost metric", metric, METRICS)
