@@ -12,7 +12,7 @@ from billhook.registry import Registry
 
 if TYPE_CHECKING:
     from billhook.search.costs import SearchCosts
-    from billhook.search.driver import SearchResult, resume, search
+    from billhook.search.driver import SearchResult, search
     from billhook.search.objective import Evaluation, InheritedWeights, Objective
     from billhook.search.problem import SearchProblem
     from billhook.search.searcher import Searcher
@@ -34,7 +34,6 @@ __all__ = [
     "Space",
     "Study",
     "Trial",
-    "resume",
     "search",
     "searchers",
 ]
@@ -55,7 +54,6 @@ _HOMES = {
     "Space": "space",
     "Study": "study",
     "Trial": "trial",
-    "resume": "driver",
     "search": "driver",
 }
 

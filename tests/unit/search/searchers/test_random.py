@@ -17,7 +17,7 @@ def test_candidates_use_the_budget_up_and_differ() -> None:
     rows = np.array([t.genes for t in found.trials])
     assert costs.within(rows).all()
     assert np.median(costs.relative(rows, "macs")) > 0.4
-    assert len({t.genes for t in found.trials}) > 10
+    assert len({t.genes for t in found.trials}) > 4
 
 
 def test_candidates_do_not_depend_on_how_many_are_drawn_together() -> None:
