@@ -103,7 +103,7 @@ class Session:
         first, rows = len(self.done), list(rows)[: self.remaining]
         if objective is None and key is None:
             key = self.problem.key
-        made = _Lazily(self._objective if objective is None else objective, key)
+        made = _Lazily((lambda: self.objective) if objective is None else objective, key)
         batch = _Batch(first, rows, list(notes or [{}] * len(rows)))
         try:
             self._carry_out(batch, made)

@@ -125,6 +125,22 @@ def test_what_makes_an_objective_is_only_called_if_it_is_needed(begin: Open) -> 
     assert made == [1]
 
 
+def test_the_usual_objective_is_made_once_and_late(begin: Open) -> None:
+    made: list[int] = []
+
+    def make() -> Table:
+        made.append(1)
+        return Table(PROBLEM.space, _worth, PROBLEM.key)
+
+    session = begin(make)
+    assert made == []
+    session.evaluate(_rows(2))
+    session.evaluate(_rows(2, seed=1))
+    assert made == [1]
+    begin(make).evaluate(_rows(2))
+    assert made == [1], "nothing had to be evaluated"
+
+
 def test_a_search_that_asks_for_other_genes_is_told_so(begin: Open) -> None:
     begin().evaluate(_rows(2))
     with pytest.raises(StorageError, match="other genes"):
