@@ -38,13 +38,13 @@ _FIRST, _BREEDING, _TARGETS = 0, 1, 2  # what a generator of random numbers is f
 
 @dataclass(frozen=True)
 class Jcw(Searcher):
-    """Every generation has children; parents and children are judged together, the best for each latency stay.
+    """Every generation has children; the best of parents and children for each latency are the next one.
 
     With evaluation="shared", candidates of a generation are judged with the weights of one network, which is
     trained anew for each generation: first as dense slices, then with sparse weights. Losses of two
     generations cannot be compared, so parents are judged again: a generation costs two trials for each of its
-    members, and one whose parents would use up the trials is not begun. With "inherited", candidates keep trained weights, as with every other searcher: nothing is
-    trained, and only children are judged.
+    members, and one whose parents would use up the trials is not begun. With "inherited", candidates keep
+    trained weights, as with every other searcher: nothing is trained, and only children are judged.
 
     The defaults are those of the source. They are made for 128 generations of 30 epochs each; `slice_steps`
     and `mask_steps` make that short, and start="trained" makes short training say more.
@@ -66,21 +66,15 @@ class Jcw(Searcher):
     evaluation: str = option(
         "shared", OneOf("shared", "inherited"), "weights that judge: trained for each generation, or kept"
     )
-    population: int = option(
-        64, Number(2, integer=True), "how many survive, and how many children they have"
-    )
+    population: int = option(64, Number(2, integer=True), "how many survive, and how many children they have")
     targets: int = option(4, Number(2, integer=True), "latencies that unds selects for")
     spread: str = option("even", OneOf("even", "random"), "where these are; the ends are always among them")
-    crossover_eta: float = option(
-        0.5, Number(0), "of the crossover; higher: children closer to parents"
-    )
+    crossover_eta: float = option(0.5, Number(0), "of the crossover; higher: children closer to parents")
     crossover_prob: float = option(0.5, Number(0, 1), "probability of a gene to cross over")
     mutation_eta: float = option(15.0, Number(0), "of the mutation; higher: smaller steps")
     channels: float = option(0.5, Number(0, 1), "least fraction of a group's channels")
     density: float = option(0.3, Number(0, 1), "least fraction of a tensor's weights")
-    protect: bool = option(
-        False, Flag(), "more of the first layer, of strided ones and of residual widths"
-    )
+    protect: bool = option(False, Flag(), "more of the first layer, of strided ones and of residual widths")
     start: str = option(
         "untrained", OneOf("untrained", "trained"), "weights with which a generation's training begins"
     )
@@ -165,8 +159,8 @@ class Jcw(Searcher):
         problem = session.problem
         if session.trials <= self.population:
             raise InputError(
-                f"trials={session.trials} are too few for one generation of a population of {self.population}; "
-                "a generation takes twice as many. Raise trials, or lower the option population"
+                f"trials={session.trials} are too few for one generation of a population of "
+                f"{self.population}, which takes twice as many. Raise trials, or lower the option population"
             )
         space = session.space if self.start == "trained" else first_channels(session.space)
         training = Training(
