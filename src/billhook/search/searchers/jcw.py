@@ -18,10 +18,10 @@ from billhook.search.evolution.selection import by_individual, latency_targets, 
 from billhook.search.pareto import Rows
 from billhook.search.problem import SearchProblem
 from billhook.search.searcher import Searcher
-from billhook.search.session import Session, StopSearch
-from billhook.search.shared.training import Training, first_channels, generation_key, shared_weights
+from billhook.search.session import Session
+from billhook.search.shared.generations import InheritedGenerations, SharedGenerations
+from billhook.search.shared.training import Training, first_channels
 from billhook.search.space import Genes
-from billhook.search.trial import Trial
 from billhook.train import FitConfig
 
 INFO = Info(
@@ -103,7 +103,7 @@ class Jcw(Searcher):
             least_fractions(session.space, self.channels, self.density, protect=self.protect),
         )
         select = self._selection(session, bounds)
-        judge = self._shared(session) if self.evaluation == "shared" else _Inherited(session)
+        judge = self._shared(session) if self.evaluation == "shared" else InheritedGenerations(session, {})
         population = self._first(session, bounds)
         for generation in range(session.trials):
             children = offspring(
@@ -111,6 +111,7 @@ class Jcw(Searcher):
                 self.population,
                 bounds,
                 _rng(session, _BREEDING, generation),
+                known=judge.known,
                 allowed=session.costs.within if session.costs.limits else None,
                 crossover_eta=self.crossover_eta,
                 crossover_prob=self.crossover_prob,
@@ -154,36 +155,20 @@ class Jcw(Searcher):
                 break
         return found
 
-    def _shared(self, session: Session) -> Callable[[int, Genes, Genes], list[Trial]]:
-        """Return what judges parents and children of a generation with shared weights."""
-        problem = session.problem
+    def _shared(self, session: Session) -> SharedGenerations:
         if session.trials <= self.population:
             raise InputError(
                 f"trials={session.trials} are too few for one generation of a population of "
                 f"{self.population}, which takes twice as many. Raise trials, or lower the option population"
             )
-        space = session.space if self.start == "trained" else first_channels(session.space)
-        training = Training(
+        trained = self.start == "trained"
+        how = Training(
             self._config(self.slice_epochs, self.slice_steps),
             self._config(self.mask_epochs, self.mask_steps),
-            trained=self.start == "trained",
+            trained=trained,
             settling=self.settling,
         )
-
-        def judge(generation: int, parents: Genes, children: Genes) -> list[Trial]:
-            if session.remaining <= len(parents):
-                raise StopSearch
-            rows = list(np.concatenate([parents, children]))
-            return session.evaluate(
-                rows,
-                lambda: shared_weights(
-                    problem, space, rows, training, generation=generation, folder=session.folder
-                ),
-                key=generation_key(generation),
-                notes=[{"generation": generation}] * len(rows),
-            )
-
-        return judge
+        return SharedGenerations(session, session.space if trained else first_channels(session.space), how)
 
     def _config(self, epochs: int, steps: int | None) -> FitConfig:
         return FitConfig(
@@ -197,21 +182,6 @@ class Jcw(Searcher):
             weight_decay=self.weight_decay,
             precision=self.precision,
         )
-
-
-class _Inherited:
-    """Judges only who has not been judged yet, with the usual objective."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._known: dict[tuple[int, ...], Trial] = {}
-
-    def __call__(self, generation: int, parents: Genes, children: Genes) -> list[Trial]:
-        rows = [row for row in np.concatenate([parents, children]) if tuple(row.tolist()) not in self._known]
-        for trial in self._session.evaluate(rows, notes=[{"generation": generation}] * len(rows)):
-            self._known[trial.genes] = trial
-        everybody = map(tuple, np.concatenate([parents, children]).tolist())
-        return [self._known[genes] for genes in everybody if genes in self._known]
 
 
 def _rng(session: Session, purpose: int, generation: int) -> np.random.Generator:
