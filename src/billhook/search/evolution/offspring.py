@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,7 @@ def offspring(
     bounds: Bounds,
     rng: np.random.Generator,
     *,
+    known: Iterable[tuple[int, ...]] = (),
     allowed: Allowed | None = None,
     crossover_eta: float = 0.5,
     crossover_prob: float = 0.5,
@@ -93,6 +94,7 @@ def offspring(
         count: How many are wanted.
         bounds: What children stay in.
         rng: All chance.
+        known: More rows that no child may repeat.
         allowed: Which of [rows, genes] may live; None: all.
         crossover_eta: See `crossover_sbx`.
         crossover_prob: The same.
@@ -106,7 +108,7 @@ def offspring(
     """
     space = bounds.space
     low, high = space.fractions(bounds.low)[0], space.fractions(bounds.high)[0]
-    known = {tuple(row) for row in parents.tolist()}
+    seen = {*known, *map(tuple, parents.tolist())}
     found = parents[:0]
     for _ in range(tries):
         if len(found) >= count:
@@ -115,9 +117,9 @@ def offspring(
         crossed = crossover_sbx(space.fractions(parents[chosen]), rng, eta=crossover_eta, prob=crossover_prob)
         snapped = space.fractions(bounds.snap(crossed))
         new = bounds.snap(mutate_polynomial(snapped, low, high, rng, eta=mutation_eta))
-        new = without_repeats(new, known)
+        new = without_repeats(new, seen)
         if allowed is not None and len(new):
             new = new[allowed(new)]
-        known |= {tuple(row) for row in new.tolist()}
+        seen |= set(map(tuple, new.tolist()))
         found = np.concatenate([found, new])
     return found[:count]

@@ -18,10 +18,10 @@ from billhook.search.evolution.selection import by_individual, latency_targets, 
 from billhook.search.pareto import Rows
 from billhook.search.problem import SearchProblem
 from billhook.search.searcher import Searcher
-from billhook.search.session import Session, StopSearch
-from billhook.search.shared.training import Training, first_channels, generation_key, shared_weights
+from billhook.search.session import Session
+from billhook.search.shared.generations import InheritedGenerations, SharedGenerations
+from billhook.search.shared.training import Training, first_channels
 from billhook.search.space import Genes
-from billhook.search.trial import Trial
 from billhook.train import FitConfig
 
 INFO = Info(
@@ -38,13 +38,13 @@ _FIRST, _BREEDING, _TARGETS = 0, 1, 2  # what a generator of random numbers is f
 
 @dataclass(frozen=True)
 class Jcw(Searcher):
-    """Every generation has children; parents and children are judged together, the best for each latency stay.
+    """Every generation has children; the best of parents and children for each latency are the next one.
 
     With evaluation="shared", candidates of a generation are judged with the weights of one network, which is
     trained anew for each generation: first as dense slices, then with sparse weights. Losses of two
     generations cannot be compared, so parents are judged again: a generation costs two trials for each of its
-    members, and one whose parents would use up the trials is not begun. With "inherited", candidates keep trained weights, as with every other searcher: nothing is
-    trained, and only children are judged.
+    members, and one whose parents would use up the trials is not begun. With "inherited", candidates keep
+    trained weights, as with every other searcher: nothing is trained, and only children are judged.
 
     The defaults are those of the source. They are made for 128 generations of 30 epochs each; `slice_steps`
     and `mask_steps` make that short, and start="trained" makes short training say more.
@@ -66,21 +66,15 @@ class Jcw(Searcher):
     evaluation: str = option(
         "shared", OneOf("shared", "inherited"), "weights that judge: trained for each generation, or kept"
     )
-    population: int = option(
-        64, Number(2, integer=True), "how many survive, and how many children they have"
-    )
+    population: int = option(64, Number(2, integer=True), "how many survive, and how many children they have")
     targets: int = option(4, Number(2, integer=True), "latencies that unds selects for")
     spread: str = option("even", OneOf("even", "random"), "where these are; the ends are always among them")
-    crossover_eta: float = option(
-        0.5, Number(0), "of the crossover; higher: children closer to parents"
-    )
+    crossover_eta: float = option(0.5, Number(0), "of the crossover; higher: children closer to parents")
     crossover_prob: float = option(0.5, Number(0, 1), "probability of a gene to cross over")
     mutation_eta: float = option(15.0, Number(0), "of the mutation; higher: smaller steps")
     channels: float = option(0.5, Number(0, 1), "least fraction of a group's channels")
     density: float = option(0.3, Number(0, 1), "least fraction of a tensor's weights")
-    protect: bool = option(
-        False, Flag(), "more of the first layer, of strided ones and of residual widths"
-    )
+    protect: bool = option(False, Flag(), "more of the first layer, of strided ones and of residual widths")
     start: str = option(
         "untrained", OneOf("untrained", "trained"), "weights with which a generation's training begins"
     )
@@ -109,7 +103,7 @@ class Jcw(Searcher):
             least_fractions(session.space, self.channels, self.density, protect=self.protect),
         )
         select = self._selection(session, bounds)
-        judge = self._shared(session) if self.evaluation == "shared" else _Inherited(session)
+        judge = self._shared(session) if self.evaluation == "shared" else InheritedGenerations(session, {})
         population = self._first(session, bounds)
         for generation in range(session.trials):
             children = offspring(
@@ -117,6 +111,7 @@ class Jcw(Searcher):
                 self.population,
                 bounds,
                 _rng(session, _BREEDING, generation),
+                known=judge.known,
                 allowed=session.costs.within if session.costs.limits else None,
                 crossover_eta=self.crossover_eta,
                 crossover_prob=self.crossover_prob,
@@ -160,36 +155,20 @@ class Jcw(Searcher):
                 break
         return found
 
-    def _shared(self, session: Session) -> Callable[[int, Genes, Genes], list[Trial]]:
-        """Return what judges parents and children of a generation with shared weights."""
-        problem = session.problem
+    def _shared(self, session: Session) -> SharedGenerations:
         if session.trials <= self.population:
             raise InputError(
-                f"trials={session.trials} are too few for one generation of a population of {self.population}; "
-                "a generation takes twice as many. Raise trials, or lower the option population"
+                f"trials={session.trials} are too few for one generation of a population of "
+                f"{self.population}, which takes twice as many. Raise trials, or lower the option population"
             )
-        space = session.space if self.start == "trained" else first_channels(session.space)
-        training = Training(
+        trained = self.start == "trained"
+        how = Training(
             self._config(self.slice_epochs, self.slice_steps),
             self._config(self.mask_epochs, self.mask_steps),
-            trained=self.start == "trained",
+            trained=trained,
             settling=self.settling,
         )
-
-        def judge(generation: int, parents: Genes, children: Genes) -> list[Trial]:
-            if session.remaining <= len(parents):
-                raise StopSearch
-            rows = list(np.concatenate([parents, children]))
-            return session.evaluate(
-                rows,
-                lambda: shared_weights(
-                    problem, space, rows, training, generation=generation, folder=session.folder
-                ),
-                key=generation_key(generation),
-                notes=[{"generation": generation}] * len(rows),
-            )
-
-        return judge
+        return SharedGenerations(session, session.space if trained else first_channels(session.space), how)
 
     def _config(self, epochs: int, steps: int | None) -> FitConfig:
         return FitConfig(
@@ -203,21 +182,6 @@ class Jcw(Searcher):
             weight_decay=self.weight_decay,
             precision=self.precision,
         )
-
-
-class _Inherited:
-    """Judges only who has not been judged yet, with the usual objective."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._known: dict[tuple[int, ...], Trial] = {}
-
-    def __call__(self, generation: int, parents: Genes, children: Genes) -> list[Trial]:
-        rows = [row for row in np.concatenate([parents, children]) if tuple(row.tolist()) not in self._known]
-        for trial in self._session.evaluate(rows, notes=[{"generation": generation}] * len(rows)):
-            self._known[trial.genes] = trial
-        everybody = map(tuple, np.concatenate([parents, children]).tolist())
-        return [self._known[genes] for genes in everybody if genes in self._known]
 
 
 def _rng(session: Session, purpose: int, generation: int) -> np.random.Generator:
