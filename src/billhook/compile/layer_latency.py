@@ -69,6 +69,7 @@ class TimedLayers:
     ) -> None:
         library()
         self._layers, self._between = tuple(layers), 0.0
+        self._expected: tuple[WeightLayer, ...] = ()
         self._threads, self._isa = threads, isas()[-1] if isa == "best" else isa
         self._table = LatencyTable.default() if table is None else table
         self._cache = LayerCache(self._isa, threads)
@@ -90,6 +91,13 @@ class TimedLayers:
         made = cls(weight_layers(capture_program(model, call)), threads=threads)
         made._between = batch * made._time_between(compiled)
         return made
+
+    def expect(self, layers: Sequence[WeightLayer]) -> None:
+        """Time these layers together with those of the network as soon as one of them is asked for.
+
+        They need not be in the network: a search asks for its layers in many widths.
+        """
+        self._expected += tuple(layers)
 
     def others(self, layers: Sequence[WeightLayer]) -> float:
         """Return the seconds of all but these layers: other ones, dense, and what is between them."""
@@ -127,7 +135,7 @@ class TimedLayers:
 
     def _likely(self, kind: Kind) -> Iterator[Curve]:
         """Yield the same kind of zeros in all layers: who asks for one will ask for the others."""
-        for layer in self._layers:
+        for layer in (*self._layers, *self._expected):
             form = LayerForm.of(layer)
             if form is None or (kind is not None and layer.depthwise):
                 continue

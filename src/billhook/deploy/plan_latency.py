@@ -22,7 +22,7 @@ from billhook.measure.rounds import QUICK, Timing
 
 log = logging.getLogger("billhook")
 
-Key = tuple[tuple[str, int], ...]
+Key = tuple[tuple[str, str, int], ...]
 
 
 class PlanLatency:
@@ -33,8 +33,8 @@ class PlanLatency:
             sample = latency.confirm(plan)  # the same with long turns
 
     Each new plan is applied, exported ("timing") into a temporary folder and timed; that takes about 3 s
-    for a ResNet-20. Latency depends on how many units stay, not on which, so plans with equal counts
-    share one result.
+    for a ResNet-20. Latency depends on how many units and weights stay, not on which, so plans with equal
+    counts share one result.
 
     Args:
         model: The original network; left as it is.
@@ -140,4 +140,7 @@ def export_for_timing(
 
 
 def _key(plan: Plan) -> Key:
-    return tuple(sorted((name, kept) for name, kept in plan.counts.items() if name in plan.removed))
+    """Return what a plan's latency depends on: how many units and weights stay, in which patterns."""
+    channels = sorted((name, "", kept) for name, kept in plan.counts.items() if name in plan.removed)
+    weights = sorted((name, str(s.pattern), s.nonzeros) for name, s in plan.patterns.items())
+    return tuple(channels + weights)

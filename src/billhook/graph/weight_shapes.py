@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class WeightShapes:
         groups = np.tile(np.array([la.groups for la in self.layers], dtype=np.float64), (len(table), 1))
         outputs, inputs = first.copy(), second.copy()
         for at, layer in enumerate(self.layers):
-            if layer.groups > 1 and _leaves_by_groups(layer):
+            if _leaves_by_groups(layer):
                 groups[:, at] *= first[:, at] / layer.shape[0]
             if layer.transposed:  # inputs × outputs of a group
                 outputs[:, at] = second[:, at] * groups[:, at]
@@ -73,6 +73,21 @@ class WeightShapes:
         return (first, second) if _leaves_by_groups(self.layers[layer]) else (second, first)
 
 
+def resized(layer: WeightLayer, outputs: int, inputs: int) -> WeightLayer:
+    """Return a layer with other sizes, as it is once channels have left.
+
+    Args:
+        layer: At full width.
+        outputs: Channels that it makes.
+        inputs: Channels of a group that it reads.
+    """
+    groups = layer.groups
+    if _leaves_by_groups(layer):
+        groups = outputs * layer.groups // layer.view[0]
+    first, second = (inputs * groups, outputs // groups) if layer.transposed else (outputs, inputs)
+    return replace(layer, shape=(first, second, *layer.shape[2:]), groups=groups)
+
+
 def _leaves_by_groups(layer: WeightLayer) -> bool:
     """Tell if whole groups leave the convolution, not channels of every group (see `graph.rules`)."""
-    return layer.groups > min(layer.shape[0] // layer.groups, layer.shape[1])
+    return layer.groups > 1 and layer.groups > min(layer.shape[0] // layer.groups, layer.shape[1])

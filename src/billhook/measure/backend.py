@@ -77,6 +77,10 @@ class LayerTimes(Protocol):
         """Return the seconds of a layer with a pattern (None: dense) and this fraction of zeros."""
         ...
 
+    def expect(self, layers: Sequence[WeightLayer]) -> None:
+        """Hear of layers that will be asked for, in the network or not, to time them together."""
+        ...
+
     def others(self, layers: Sequence[WeightLayer]) -> float:
         """Return the seconds of all of the network but these layers: no zeros among them change it."""
         ...

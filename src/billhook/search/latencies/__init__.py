@@ -1,0 +1,1 @@
+"""Models of the latency of candidates; `billhook.search.latency` chooses and makes one."""
