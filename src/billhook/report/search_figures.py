@@ -135,7 +135,7 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
         for n, other in enumerate(next_best(record, chosen))
     ]
     unit = "channels kept (%)" if kind == "channels" else "weights kept (%)"
-    layout = {
+    layout: dict[str, Any] = {
         "bargap": 0.25,
         "dragmode": False,
         "height": 64 + 28 + BAR_HEIGHT * len(rows),
@@ -158,7 +158,7 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
 def next_best(record: SearchRecord, chosen: Trial) -> list[Trial]:
     """Return the most accurate other trials of other genes within the limits, best first."""
     seen, found = {chosen.genes}, []
-    for trial in sorted(record.trials, key=lambda t: (-t.accuracy, t.loss, t.number)):
+    for trial in sorted(record.comparable, key=lambda t: (-t.accuracy, t.loss, t.number)):
         if record.fits(trial) and trial.genes not in seen:
             seen.add(trial.genes)
             found.append(trial)
