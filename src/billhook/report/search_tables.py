@@ -47,7 +47,7 @@ def search_tables(record: SearchRecord, top: int) -> list[RenderableType]:
         record: The search.
         top: How many of the best trials are listed.
     """
-    title = Text.assemble((printable(record.title), "bold"), f"  {printable(_about(record))}")
+    title = Text.assemble((printable(record.title), "bold"), f"  {printable(search_subject(record))}")
     parts: list[RenderableType] = [title, Text(progress_in_words(record))]
     best = sorted(filter(record.fits, record.comparable), key=lambda t: (-t.accuracy, t.loss, t.number))
     if best and record.limits:
@@ -104,7 +104,8 @@ def preview_tables(preview: Mapping[str, Any]) -> list[RenderableType]:
     return [genes, Text(), Text(f"{words} candidates"), Text(), costs]
 
 
-def _about(record: SearchRecord) -> str:
+def search_subject(record: SearchRecord) -> str:
+    """Return what is searched: "resnet-20 on fashion-mnist; macs ≤ 14.2 M"."""
     subject = " on ".join(filter(None, (record.model, record.data)))
     bounds = ", ".join(f"{m} ≤ {format_value(m, v)}" for m, v in record.limits.items())
     return "; ".join(filter(None, (subject, bounds)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -39,11 +40,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     _ANYTHING: run,
     "resume": resume,
     "show": show,
     "report": report,
     "export": export,
-}.items():
+}
+for name, command in _COMMANDS.items():
     app.command(name)(command)
