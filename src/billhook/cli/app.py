@@ -1,4 +1,4 @@
-"""The command line: `billhook inspect | compress | export | compile | measure | report | methods`."""
+"""The command line: `billhook inspect | compress | search | export | compile | measure | report | …`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from billhook.cli.inspect import inspect
 from billhook.cli.measure import measure
 from billhook.cli.methods import methods
 from billhook.cli.report import report
+from billhook.cli.search import app as search
 
 # Nothing in this package imports torch, rich or pydantic before a command runs: help takes 0.15 s.
 app = typer.Typer(
@@ -38,6 +39,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in _COMMANDS.items():
     app.command(name)(command)
+app.add_typer(search, name="search")
 
 
 def _version(wanted: bool) -> None:

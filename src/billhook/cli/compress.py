@@ -40,7 +40,6 @@ from billhook.cli.compress_options import (
     Threads,
     Verify,
 )
-from billhook.cli.guard import on_failure
 from billhook.cli.options import (
     CalibrationImages,
     CalibrationMethod,
@@ -56,17 +55,19 @@ from billhook.cli.options import (
     Precision,
     Quiet,
     Weights,
+    bounds,
     changes,
     fusion,
     key_values,
     network,
+    number_or_word,
 )
 from billhook.cli.options import precision as in_precision
+from billhook.cli.run import carry_out_run
 from billhook.cli.terminal import Terminal
 from billhook.errors import InputError
 
 if TYPE_CHECKING:
-    from billhook.pipeline import RunDirectory, Subject
     from billhook.recipe import Change, Recipe
 
 
@@ -129,7 +130,7 @@ def compress(
             **network(inputs, model_arg, weights, data),
             ("data", "dir"): ("--data-dir", data_dir),
             ("data", "batch"): ("--batch", batch),
-            ("budget",): ("--budget", _bounds(budget) or None),
+            ("budget",): ("--budget", bounds(budget) or None),
             **fusion(fuse, fuse_option),
             ("prune", "method"): ("--method", method),
             **key_values(("prune", "options"), "--option", option),
@@ -148,7 +149,7 @@ def compress(
             ("sparse", "include"): ("--sparse-include", sparse_include),
             ("sparse", "exclude"): ("--sparse-exclude", sparse_exclude),
             ("finetune", "epochs"): ("--epochs", epochs),
-            ("finetune", "lr"): ("--lr", _number_or_word(lr)),
+            ("finetune", "lr"): ("--lr", number_or_word(lr)),
             ("finetune", "distill"): ("--distill", distill),
             ("export", "backend"): ("--backend", backend),
             **in_precision(precision, calibration, calibration_images),
@@ -197,25 +198,6 @@ def _with_scope(
     return from_target(target, [*given, *asked]) if asked else recipe
 
 
-def _number_or_word(text: str | None) -> float | str | None:
-    """Return the number in `text`, else `text` itself, which the recipe will judge."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
-
-
-def _bounds(texts: list[str]) -> dict[str, str]:
-    bounds: dict[str, str] = {}
-    for text in ",".join(texts).split(","):
-        metric, equals, bound = (part.strip() for part in text.partition("="))
-        if not equals and text.strip():
-            raise InputError(f"--budget {text!r}: write METRIC=BOUND, e.g. latency=0.5")
-        if metric:
-            bounds[metric] = bound
-    return bounds
-
-
 def _preview(terminal: Terminal, recipe: Recipe) -> None:
     from billhook.pipeline import preview
     from billhook.report import cost_table, groups_table, weights_table
@@ -240,37 +222,10 @@ def _begin(ctx: typer.Context, terminal: Terminal, recipe: Recipe, runs: Path) -
     subject = Subject(recipe)
     directory = begin(subject, runs)
     terminal.say(f"run: {directory.path}")
-    _carry_out(ctx, terminal, directory, subject)
+    carry_out_run(ctx, terminal, directory, subject)
 
 
 def _resume(ctx: typer.Context, terminal: Terminal, path: Path) -> None:
     from billhook.pipeline import RunDirectory
 
-    _carry_out(ctx, terminal, RunDirectory.open(path))
-
-
-def _carry_out(
-    ctx: typer.Context, terminal: Terminal, directory: RunDirectory, subject: Subject | None = None
-) -> None:
-    from billhook.pipeline import Options, carry_out
-    from billhook.report import terminal_report, write_html
-    from billhook.run_record import Run
-
-    on_failure(
-        ctx, f"what is done so far is kept; continue with: billhook compress --resume {directory.path}"
-    )
-
-    def write_report(path: Path) -> None:
-        write_html([Run.load(path)], path / "report.html")
-
-    options = Options(listen=terminal.show, bars=not terminal.quiet, write_report=write_report)
-    results = carry_out(directory, options, subject)
-    report = directory.file("report.html")
-    data = {
-        "run": str(directory.path),
-        "report": str(report) if report.is_file() else None,
-        **results.to_dict(),
-    }
-    terminal.data(data, terminal_report([Run.load(directory.path)]))
-    if report.is_file():
-        terminal.say(f"report: {report}")
+    carry_out_run(ctx, terminal, RunDirectory.open(path))

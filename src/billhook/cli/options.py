@@ -155,6 +155,26 @@ def network(inputs: list[str], model_arg: list[str], weights: Path | None, data:
     }
 
 
+def bounds(texts: list[str]) -> dict[str, str]:
+    """Return {"latency": "0.5"} for ["latency=0.5"]; raises `InputError` for what has no "="."""
+    found: dict[str, str] = {}
+    for text in ",".join(texts).split(","):
+        metric, equals, bound = (part.strip() for part in text.partition("="))
+        if not equals and text.strip():
+            raise InputError(f"--budget {text!r}: write METRIC=BOUND, e.g. latency=0.5")
+        if metric:
+            found[metric] = bound
+    return found
+
+
+def number_or_word(text: str | None) -> float | str | None:
+    """Return the number in `text`, else `text` itself, which the recipe will judge."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
 def precision(wanted: str | None, method: str | None, images: int | None) -> Given:
     """Return what --precision, --calibration and --calibration-images say; for `changes`."""
     return {

@@ -67,7 +67,7 @@ def progress(records: Sequence[SearchRecord]) -> Figure | None:
         return None
     traces = []
     for i, record in enumerate(shown):
-        common = {
+        common: dict[str, Any] = {
             "type": "scatter",
             "mode": "lines",
             "x": [t.number + 1 for t in record.trials],
@@ -113,12 +113,14 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
         "y": rows,
         "x": shares,
         "marker": {"color": "var(--after)"},
-        "text": [_value(g, v) for g, v in zip(genes, values, strict=True)],
+        "text": [gene_value(g, v) for g, v in zip(genes, values, strict=True)],
         "textposition": "inside",
         "insidetextanchor": "start",
         "constraintext": "none",
         "textfont": {"size": 11, "color": "var(--raised)"},
-        "hovertext": [f"{escaped(g.target)}<br>{_value(g, v)}" for g, v in zip(genes, values, strict=True)],
+        "hovertext": [
+            f"{escaped(g.target)}<br>{gene_value(g, v)}" for g, v in zip(genes, values, strict=True)
+        ],
         "hoverinfo": "text",
     }
     dots = [
@@ -135,7 +137,7 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
         for n, other in enumerate(next_best(record, chosen))
     ]
     unit = "channels kept (%)" if kind == "channels" else "weights kept (%)"
-    layout = {
+    layout: dict[str, Any] = {
         "bargap": 0.25,
         "dragmode": False,
         "height": 64 + 28 + BAR_HEIGHT * len(rows),
@@ -158,7 +160,7 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
 def next_best(record: SearchRecord, chosen: Trial) -> list[Trial]:
     """Return the most accurate other trials of other genes within the limits, best first."""
     seen, found = {chosen.genes}, []
-    for trial in sorted(record.trials, key=lambda t: (-t.accuracy, t.loss, t.number)):
+    for trial in sorted(record.comparable, key=lambda t: (-t.accuracy, t.loss, t.number)):
         if record.fits(trial) and trial.genes not in seen:
             seen.add(trial.genes)
             found.append(trial)
@@ -203,11 +205,12 @@ def _hover(record: SearchRecord, trial: Trial) -> str:
         f"{100 * trial.accuracy:.2f} %, {cost} ({record.share(trial):.1%})",
     ]
     pairs = list(zip(record.genes, trial.genes, strict=True))
-    lines += [f"{label(gene.target)}: {_value(gene, gene.values[i])}" for gene, i in pairs[:SHOWN_GENES]]
+    lines += [f"{label(gene.target)}: {gene_value(gene, gene.values[i])}" for gene, i in pairs[:SHOWN_GENES]]
     return "<br>".join([*lines, *(["…"] if len(pairs) > SHOWN_GENES else [])])
 
 
-def _value(gene: GeneRecord, value: float) -> str:
+def gene_value(gene: GeneRecord, value: float) -> str:
+    """Return a choice in words: "12 of 16", or "40 %" of the weights."""
     return f"{value:.0f} of {gene.values[-1]:.0f}" if gene.kind == "channels" else f"{100 * value:.0f} %"
 
 

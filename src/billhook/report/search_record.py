@@ -104,16 +104,32 @@ class SearchRecord:
         return self.method if self.name == "search" else f"{self.method} ({self.name})"
 
     @cached_property
+    def comparable(self) -> tuple[Trial, ...]:
+        """The trials that were judged in the same way as the last ones.
+
+        A searcher that trains the weights which judge (JCW) does so for each generation anew: accuracies of
+        two generations say nothing about each other. The last generation counts once it is as large as the
+        one before.
+        """
+        by_key: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            by_key.setdefault(trial.key, []).append(trial)
+        ways = list(by_key.values())
+        if len(ways) > 1 and len(ways[-1]) < len(ways[-2]):
+            return tuple(ways[-2])
+        return tuple(ways[-1]) if ways else ()
+
+    @cached_property
     def best(self) -> Trial | None:
         """The most accurate trial within the limits; None if there are no limits, or no trial keeps them."""
-        fitting = [t for t in self.trials if self.fits(t)] if self.limits else []
+        fitting = [t for t in self.comparable if self.fits(t)] if self.limits else []
         return max(fitting, key=lambda t: (t.accuracy, -t.loss, -t.number), default=None)
 
     @cached_property
     def front(self) -> tuple[Trial, ...]:
         """The trials that no other beats in both accuracy and cost, the cheapest first."""
         found: list[Trial] = []
-        for trial in sorted(self.trials, key=lambda t: (t.costs[self.metric], -t.accuracy, t.number)):
+        for trial in sorted(self.comparable, key=lambda t: (t.costs[self.metric], -t.accuracy, t.number)):
             if not found or trial.accuracy > found[-1].accuracy:
                 found.append(trial)
         return tuple(found)
