@@ -114,7 +114,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     model = dense(task.network, task.seed, protocol, folder)
     common = {**asdict(task), "protocol": asdict(protocol), "conditions": conditions()}
     if task.method == "dense":
-        found = {"before_accuracy": score(model, task.images), "others": len(others(task.images)), **_scores(model)}
+        found = {"before_accuracy": score(model, task.images), "others": sum(len(y) for _, y in others(task.images)), **_scores(model)}
         return {**common, **found, "seconds": round(time.perf_counter() - began, 1)}
     problem = make_problem(model, Budget(macs=task.macs), protocol, task.seed, images=task.images)
     genes, told = _choice(task, problem, protocol, folder)

@@ -86,15 +86,11 @@ def _dense_note(runs: Sequence[Row], dense: Mapping[Any, Row]) -> str:
         return ""
     own = {k: r for k, r in dense.items() if k in {(x["network"], x["seed"]) for x in runs}}
     each = "; ".join(
-        f"seed {seed}: {r['before_accuracy']:.2%} on the {_others(r)} validation images, "
+        f"seed {seed}: {r['before_accuracy']:.2%} on the {r['others']:,} other validation images, "
         f"{r['test_accuracy']:.2%} on the test images"
         for (_, seed), r in sorted(own.items())
     )
     return f"The dense network: {each}."
-
-
-def _others(row: Row) -> str:
-    return f"other {row['others']:,}"
 
 
 def _fronts(runs: Sequence[Row]) -> list[dict[str, Any]]:
