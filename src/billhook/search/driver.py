@@ -22,7 +22,7 @@ from billhook.search.requirements import require
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
 from billhook.search.study import Study
-from billhook.search.trial import Trial
+from billhook.search.trial import Trial, comparable
 from billhook.search.workers import open_workers
 
 DEFAULT_TRIALS = 200
@@ -62,10 +62,10 @@ class SearchResult:
 
     @property
     def front(self) -> list[Trial]:
-        """The trials that no other beats in both accuracy and cost, the cheapest first."""
+        """The trials that no other beats in both accuracy and cost, the cheapest first; see `comparable`."""
         metric = self.problem.metric
         front: list[Trial] = []
-        for trial in sorted(self.trials, key=lambda t: (t.costs[metric], -t.accuracy)):
+        for trial in sorted(comparable(self.trials), key=lambda t: (t.costs[metric], -t.accuracy)):
             if not front or trial.accuracy > front[-1].accuracy:
                 front.append(trial)
         return front

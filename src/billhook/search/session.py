@@ -14,7 +14,7 @@ from billhook.search.objective import Evaluation, Objective
 from billhook.search.problem import SearchProblem
 from billhook.search.space import Genes
 from billhook.search.study import Claim, Study
-from billhook.search.trial import Trial
+from billhook.search.trial import Trial, comparable
 from billhook.search.workers import Workers
 
 _PATIENCE = 0.5  # seconds between looks at what other machines have finished
@@ -120,8 +120,11 @@ class Session:
         return found
 
     def best(self, trials: Sequence[Trial] | None = None) -> Trial | None:
-        """Return the most accurate of `trials` (all so far) within the limits; None if there is none."""
-        given = self.done if trials is None else list(trials)
+        """Return the most accurate of `trials` within the limits; None if there is none.
+
+        By default of all so far that can be compared; see `comparable`.
+        """
+        given = comparable(self.done) if trials is None else list(trials)
         fitting = [t for t in given if all(t.costs[m] <= limit for m, limit in self.costs.limits.items())]
         return max(fitting, key=lambda t: (t.accuracy, -t.loss), default=None)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,3 +52,16 @@ class Trial:
             "cached": self.cached,
             "notes": dict(self.notes),
         }
+
+
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials of the last key that many have: accuracies under two keys say nothing together.
+
+    All of them, unless a searcher changes its objective on the way, as JCW does in every generation. A key
+    counts once it has half as many trials as the most frequent one, so that a generation that has only begun
+    does not hide the one before.
+    """
+    counts = Counter(trial.key for trial in trials)
+    many = (t.key for t in reversed(trials) if 2 * counts[t.key] >= max(counts.values()))
+    last = next(many, "")
+    return [trial for trial in trials if trial.key == last]

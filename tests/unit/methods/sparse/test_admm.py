@@ -65,6 +65,31 @@ def test_the_best_subset_is_found(count: int, rho: float, seed: int) -> None:
         assert float((w - z).norm()) < 1e-5
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_of_four_outputs_converge_to_their_projection(seed: int) -> None:
+    """JCW's regularity: four neighbouring outputs share a mask bit; half of the groups stay."""
+    x, _ = _regression(seed)
+    generator = torch.Generator().manual_seed(seed)
+    true = torch.randn(8, UNKNOWNS, generator=generator, dtype=torch.float64)
+    true[:4, ::2] = true[4:, 1::2] = 0
+    y = x @ true.T + 0.05 * torch.randn(40, 8, generator=generator, dtype=torch.float64)
+    pattern, rho = parse_pattern("4x1"), 5.0
+    hessian, linear = x.T @ x, (x.T @ y).T
+
+    def structure(values: Tensor) -> Structure:
+        return Structure(pattern, (8, UNKNOWNS), pattern.choose(values[:, :, None], 0.5))
+
+    w = torch.linalg.solve(hessian, linear.T).T
+    z, u = structure(w).project(w), torch.zeros_like(w)
+    for _ in range(100):
+        w = torch.linalg.solve(hessian + rho * torch.eye(UNKNOWNS).double(), (linear + rho * (z - u)).T).T
+        z = structure(w + u).project(w + u)
+        u = u + w - z
+    assert float((w - z).norm() / w.norm()) < 1e-3
+    assert torch.equal(z != 0, structure(w).mask)
+    assert torch.equal(z != 0, true != 0)
+
+
 def test_the_gradient_is_that_of_a_term_of_the_loss() -> None:
     generator = torch.Generator().manual_seed(0)
     w, z, u = (torch.randn(4, 5, generator=generator, dtype=torch.float64) for _ in range(3))
