@@ -12,6 +12,7 @@ from billhook.allocate.budget import Budget, format_value
 from billhook.allocate.path import KEYS
 from billhook.errors import BudgetError, InputError, suggest
 from billhook.search.space import Floats, Genes, Space
+from billhook.sparse.row_costs import RowCosts
 
 FORMULAS = ("macs", "params", "size")
 _SLACK = 1e-12  # a fraction that was computed from a cost leads back to it, whatever the last digit
@@ -43,6 +44,7 @@ class SearchCosts:
 
     def __init__(self, space: Space, budget: Budget | None = None, latency: RowLatency | None = None) -> None:
         self.space, self.latency = space, latency
+        self._formulas = RowCosts(space.graph, {la.tensor: space.patterns[la.tensor] for la in space.layers})
         self.metrics: tuple[str, ...] = (*FORMULAS, *(("latency",) if latency is not None else ()))
         bounds = {} if budget is None else dict(budget.bounds)
         if "latency" in bounds and latency is None:
@@ -64,8 +66,8 @@ class SearchCosts:
             if metric not in self.metrics:
                 raise InputError(f"unknown cost metric {metric!r}{suggest(metric, self.metrics)}")
         formulas = [m for m in wanted if m != "latency"]
-        model = self.space.graph.costs
-        found = model.evaluate(self.space.counts(rows), metrics=[KEYS[m] for m in formulas])
+        counts, densities = self.space.counts(rows), self.space.densities(rows)
+        found = self._formulas.of(counts, densities, [KEYS[m] for m in formulas])
         result = {m: np.asarray(found[KEYS[m]], dtype=np.float64) for m in formulas}
         if "latency" in wanted:
             assert self.latency is not None

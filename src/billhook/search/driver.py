@@ -16,6 +16,8 @@ from billhook.graph import Plan
 from billhook.options import configure
 from billhook.search import searchers
 from billhook.search.costs import SearchCosts
+from billhook.search.latencies.model import CandidateLatency
+from billhook.search.latency import known_latency, make_latency, needs_latency
 from billhook.search.objective import InheritedWeights
 from billhook.search.problem import SearchProblem
 from billhook.search.requirements import require
@@ -112,7 +114,7 @@ def search(
     workers: int = 1,
     ray: str | None = None,
     parallel: int | None = None,
-    latency: Any = None,
+    latency: CandidateLatency | None = None,
     description: Mapping[str, Any] | None = None,
     on_trial: OnTrial | None = None,
 ) -> SearchResult:
@@ -132,7 +134,7 @@ def search(
         ray: Address of a Ray cluster ("auto", "local", "ray://host:port") whose machines evaluate instead.
         parallel: How many candidates are evaluated side by side; part of what a search is, because a searcher
             that learns from each batch asks for others. None: as the study has it, or as many as `workers`.
-        latency: A latency model; None: one is made if it is needed.
+        latency: A latency model; None: that of the study, or a new one, if latency is asked for at all.
         description: What else to keep with the study.
         on_trial: Told of every finished trial.
     Raises:
@@ -146,6 +148,8 @@ def search(
     searcher = find_searcher(method, options)
     require(*searcher.libraries, what=f"the searcher {method!r}")
     searcher.check(problem)
+    if latency is None and needs_latency(problem):
+        latency = _latency(problem, study, name)
     costs = SearchCosts(problem.space, problem.budget, latency)
     costs.require_reachable()
     facts = {
@@ -161,6 +165,7 @@ def search(
         "budget": None if problem.budget is None else problem.budget.to_dict(),
         "original": costs.original,
         "limits": costs.limits,
+        "latency": None if latency is None else latency.to_dict(),
         "parallel": parallel or max(1, workers),
         **(description or {}),
     }
@@ -181,3 +186,19 @@ def search(
         with suppress(StopSearch):
             searcher.run(session)
     return SearchResult(problem, costs, tuple(session.done), session.best())
+
+
+def _latency(problem: SearchProblem, place: str | Path | None, name: str) -> CandidateLatency:
+    """Return the latency model that the study has kept, so that a search goes on with the same times."""
+    if problem.settings.latency == "measured" and problem.budget and "latency" in problem.budget.bounds:
+        raise InputError(
+            "latency='measured' times every candidate for seconds, and a budget on latency asks for thousands: "
+            "use 'fitted' or 'table', or leave the budget out and weigh latency with metric='latency'"
+        )
+    there = None if place is None else Study.find(place, name)
+    if there is not None:
+        with there:
+            kept = there.facts.get("latency")
+        if kept is not None:
+            return known_latency(problem, kept)
+    return make_latency(problem)

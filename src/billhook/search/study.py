@@ -117,6 +117,24 @@ class Study:
         where = Place.of(place)
         return _loaded(where, open_storage(where, create=False), name)
 
+    @staticmethod
+    def find(place: str | Path, name: str = "search") -> Study | None:
+        """Return a study, None if there is none of that name; the other errors are those of `of`."""
+        where = Place.of(place)
+        if where.path is not None and not where.path.exists():
+            return None
+        engine = open_storage(where, create=False)
+        try:
+            with readable(where), engine.connect() as connection:
+                there = find_study(connection, name) is not None
+        except BaseException:
+            engine.dispose()
+            raise
+        if there:
+            return _loaded(where, engine, name)
+        engine.dispose()
+        return None
+
     @property
     def folder(self) -> Path:
         """The folder for what a searcher keeps between two runs; made when it is asked for."""

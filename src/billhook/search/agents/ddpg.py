@@ -100,7 +100,7 @@ class EpisodicDDPG(DDPG):
             means = self.actor(torch.from_numpy(self._last_obs)).numpy().astype(np.float64)[:, 0]
         episodes = self.num_timesteps // (self.length * n_envs) * n_envs + np.arange(n_envs)
         actions = self.exploration.actions((means + 1) / 2, episodes, self._rng)[:, None].astype(np.float32)
-        import os
+
         if self.num_timesteps < learning_starts and getattr(self, "plan", None):
             t = self.num_timesteps // n_envs % self.length
             if t == 0:
