@@ -68,3 +68,18 @@ def test_wrong_arguments_are_explained() -> None:
         recalibrate_batchnorm(tiny_net(), TinyBatches(), 0)
     with pytest.raises(InputError, match="no batches"):
         recalibrate_batchnorm(tiny_net(), TinyBatches(count=0), 1)
+
+
+def test_statistics_of_one_batch_are_those_of_all_values_that_a_layer_reads() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+    )
+    images = torch.randn(64, 2, 6, 6) * 3 + 1
+    recalibrate_batchnorm(model, [(images, None)], 1)
+    model.train()  # as in the pass that measured
+    with torch.no_grad():
+        for number in (1, 4):
+            values = model[:number](images).transpose(0, 1).flatten(1).double()
+            mean, variance = model[number].running_mean.double(), model[number].running_var.double()
+            torch.testing.assert_close(mean, values.mean(1), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(variance, values.var(1), rtol=1e-5, atol=1e-5)

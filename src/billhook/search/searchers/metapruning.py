@@ -1,0 +1,143 @@
+"""MetaPruning: a network that generates weights for any widths judges them, evolution finds the best."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from billhook.criteria._base import cross_entropy
+from billhook.errors import InputError
+from billhook.graph.slicing import named_tensors
+from billhook.options import Above, Number, OneOf, OrNone, option
+from billhook.registry import Info
+from billhook.search.hypernet.evolution import Evolution, scaled_population
+from billhook.search.hypernet.network import PruningNet
+from billhook.search.hypernet.objective import GeneratedWeights
+from billhook.search.hypernet.training import train_widths
+from billhook.search.problem import SearchProblem
+from billhook.search.searcher import Searcher
+from billhook.search.session import Session
+from billhook.search.shared.fresh import fresh
+from billhook.search.trial import Trial
+from billhook.train import FitConfig, as_batches
+from billhook.train.rng import derive_seed, preserved_rng, seed_rng
+
+INFO = Info(
+    "weights generated from widths, evolution within hard limits",
+    "Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258",
+    needs_data=True,
+    trains=True,
+    notes="widths only; trains its own weights first, start='scratch' as the paper does",
+)
+_COUNT = Number(1, integer=True)
+
+
+@dataclass(frozen=True)
+class MetaPruning(Searcher):
+    """A PruningNet is trained in random widths, then candidates get the weights that it generates for them.
+
+    References:
+        Liu et al., "MetaPruning: Meta Learning for Automatic Neural Network Channel Pruning", ICCV 2019.
+        arXiv:1903.10258.
+    Differs from the source:
+        The evolution ends with the trials; with fewer than the paper's 1,050, both the size and the number of
+        generations are smaller. Statistics of batch norms are plain averages over the calibration images. See
+        also `PruningNet` and `Evolution`.
+    """
+
+    population: int | None = option(
+        None, OrNone(Number(4, integer=True)), "candidates of a generation; None: 50, fewer for few trials"
+    )
+    parents: float = option(0.2, Number(0, 1), "fraction of a generation that the next one comes from")
+    probability: float = option(0.1, Number(0, 1), "of each gene to mutate")
+    epochs: int = option(
+        4, _COUNT, "passes over the data that train the PruningNet; ignored if steps is given"
+    )
+    steps: int | None = option(None, OrNone(_COUNT), "training steps of the PruningNet")
+    lr: float = option(0.1, Above(0), "its first learning rate, which falls to 0 along a line")
+    weight_decay: float = option(4e-5, Number(0), "of its training")
+    start: str = option(
+        "scratch",
+        OneOf("scratch", "trained"),
+        "what generated weights begin with: random numbers, as in the paper, or the trained weights",
+    )
+    hidden: int = option(32, _COUNT, "outputs of the first generating layers")
+    limit: int = option(2**22, _COUNT, "numbers in a second generating layer; larger ones are factorised")
+    spread: float = option(0.5, Number(0), "how much weights of different widths differ at the beginning")
+
+    def check(self, problem: SearchProblem) -> None:
+        """Raise `InputError` for a search of densities, and without budget or training data."""
+        if problem.space.layers:
+            raise InputError(
+                "metapruning searches widths only; leave the pattern out, or take 'jcw', which searches both"
+            )
+        if problem.budget is None:
+            raise InputError(
+                "metapruning looks for the best network within a budget; give one, e.g. macs=0.5"
+            )
+        if problem.data is None:
+            raise InputError(
+                "metapruning trains a network that generates weights: give data=, (inputs, targets)"
+            )
+
+    def run(self, session: Session) -> None:
+        """Evaluate generation after generation, until there are no new candidates."""
+        population = self.population or scaled_population(session.trials)
+        evolution = Evolution(
+            session.costs,
+            population=population,
+            parents=max(2, round(self.parents * population)),
+            probability=self.probability,
+            seed=session.seed,
+        )
+        key, trials = self.key(session.problem), list[Trial]()
+        rows = evolution.first()
+        while len(rows):
+            trials += session.evaluate(rows, lambda: self.objective(session), key=key)
+            rows = evolution.next(trials)
+
+    def objective(self, session: Session) -> GeneratedWeights:
+        """Return the judge of candidates; trains the PruningNet, or reads it where that is done."""
+        problem, config = session.problem, self.config(session.problem)
+        model = fresh(problem.model, config.seed) if self.start == "scratch" else problem.model
+        with preserved_rng():
+            seed_rng(derive_seed(config.seed, 1))
+            network = PruningNet(
+                problem.space,
+                dict(named_tensors(model)),
+                hidden=self.hidden,
+                limit=self.limit,
+                spread=self.spread,
+            )
+        key = self.key(problem)
+        folder = session.folder / f"pruning-net-{key[-12:]}"
+        loss = None if problem.loss is cross_entropy else problem.loss
+        train_widths(network, problem.data, config, folder, loss=loss, progress=problem.progress)
+        return GeneratedWeights(problem, network, key)
+
+    def config(self, problem: SearchProblem) -> FitConfig:
+        """Return how the PruningNet is trained."""
+        return FitConfig(
+            epochs=self.epochs,
+            steps=self.steps,
+            lr=self.lr,
+            schedule="linear",
+            nesterov=False,
+            weight_decay=self.weight_decay,
+            seed=problem.seed,
+        )
+
+    def key(self, problem: SearchProblem) -> str:
+        """Return a name for the PruningNet and for how candidates are judged with it."""
+        told = {
+            "form": [self.hidden, self.limit, self.spread, self.start],
+            "training": self.config(problem).identity(),
+            "batches": len(as_batches(problem.data)),
+            "space": problem.space.signature,
+            "judge": [problem.settings.images, problem.settings.calibration],
+        }
+        return "generated " + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+ENTRY = MetaPruning

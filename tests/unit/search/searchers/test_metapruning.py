@@ -1,0 +1,90 @@
+"""MetaPruning as a whole: trains once, searches within the budget, resumes, refuses what it cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from billhook.allocate.budget import Budget
+from billhook.errors import InputError
+from billhook.search.driver import search
+from billhook.search.hypernet import training
+from billhook.search.searchers.metapruning import MetaPruning
+from tests.networks import build
+from tests.search import problem, problem_of
+
+SHORT: dict[str, Any] = {"steps": 6, "population": 4}
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes every training."""
+    made: list[str] = []
+    fit = training.fit
+
+    def noted(network: Any, *args: Any, **kwargs: Any) -> Any:
+        made.append(type(network).__name__)
+        return fit(network, *args, **kwargs)
+
+    monkeypatch.setattr(training, "fit", noted)
+    return made
+
+
+@pytest.mark.parametrize("start", ["scratch", "trained"])
+def test_a_search_trains_once_and_keeps_the_budget(fits: list[str], start: str) -> None:
+    searched = problem("residual", Budget(macs=0.5))
+    found = search(searched, "metapruning", options={**SHORT, "start": start}, trials=10)
+    assert fits == ["PruningNet"]
+    assert len({t.genes for t in found.trials}) == 10
+    limit = 0.5 * searched.graph.costs.cost(None).macs
+    assert all(t.costs["macs"] <= limit for t in found.trials)
+    assert all(t.key.startswith("generated ") for t in found.trials)
+    assert found.plan().removed
+
+
+@pytest.mark.parametrize("name", ["depthwise_squeeze", "grouped", "attention", "flatten"])
+def test_it_searches_any_network(name: str) -> None:
+    model, inputs = build(name)
+    searched = problem_of(model, inputs, Budget(macs=0.7))
+    assert len(search(searched, "metapruning", options=SHORT, trials=5).trials) == 5
+
+
+def test_a_search_goes_on_without_training_again(tmp_path: Path, fits: list[str]) -> None:
+    searched, study = problem("residual", Budget(macs=0.5)), tmp_path / "s.db"
+    whole = search(searched, "metapruning", options=SHORT, trials=12)
+    search(searched, "metapruning", options=SHORT, trials=5, study=study)
+    assert len(fits) == 2
+    found = search(searched, "metapruning", options=SHORT, trials=12, study=study)
+    assert len(fits) == 2
+    assert [(t.genes, t.accuracy, t.loss) for t in found.trials] == [
+        (t.genes, t.accuracy, t.loss) for t in whole.trials
+    ]
+
+
+def test_what_changes_the_weights_changes_the_key() -> None:
+    searched = problem("residual", Budget(macs=0.5))
+    keys = {
+        MetaPruning(**given).key(searched)
+        for given in ({}, {"steps": 3}, {"lr": 0.2}, {"start": "trained"}, {"hidden": 8}, {"limit": 9})
+    }
+    assert len(keys) == 6
+    assert MetaPruning(population=8, probability=0.5).key(searched) == MetaPruning().key(searched)
+
+
+def test_what_it_cannot_do_is_refused_before_anything_is_trained(fits: list[str]) -> None:
+    half = Budget(macs=0.5)
+    for given, message in (
+        ({"budget": half, "pattern": "4x1|dense"}, "searches widths only"),
+        ({"budget": None}, "give one, e.g. macs=0.5"),
+        ({"budget": half, "data": None}, "give data="),
+    ):
+        with pytest.raises(InputError, match=message):
+            search(problem("plain", **given), "metapruning", trials=2)
+    frozen = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1))
+    with pytest.raises(InputError, match="nothing to search"):
+        search(problem_of(frozen, torch.zeros(1, 4), half), "metapruning", trials=2)
+    assert not fits
