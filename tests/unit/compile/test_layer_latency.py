@@ -72,6 +72,14 @@ def test_one_question_times_the_same_zeros_of_all_layers(asked: list[list[LayerP
     assert len(asked) == 2  # blocks of 4 rows are the same to the engine
 
 
+def test_layers_that_are_expected_are_timed_with_the_others(asked: list[list[LayerPoint]]) -> None:
+    model = TimedLayers(LAYERS[:1])
+    model.expect([replace(LAYERS[0], shape=(8, 16, 3, 3)), replace(LAYERS[0], shape=(8, 8, 3, 3))])
+    model.latency(LAYERS[0], None, 0.0)
+    assert [len(points) for points in asked] == [3]
+    assert model.others(LAYERS[:1]) == 0.0  # they are not in the network
+
+
 def test_layers_of_one_form_are_timed_once(asked: list[list[LayerPoint]]) -> None:
     twins = [LAYERS[0], replace(LAYERS[0], tensor="twin.weight", layer="twin")]
     assert network_latency(TimedLayers(twins), twins, {}) == 2 * 1.25 * 16 * 16 * 9

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from billhook import graph
 from billhook.deploy import PlanLatency
 from billhook.errors import MeasureError
+from billhook.graph.patterns import parse_pattern
+from billhook.graph.structure import Structure, viewed
 from billhook.measure import Timing
 from tests.unit.deploy.toy_networks import FixedBatch, convolutions
 
@@ -80,3 +82,18 @@ def test_a_network_that_cannot_be_exported_leaves_no_folder(
     with pytest.raises(Exception, match="broken"), PlanLatency(Broken(), IMAGE):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plans_with_other_zeros_are_other_plans() -> None:
+    model = convolutions(width=16, depth=2)
+    whole = graph.make_plan(graph.capture(model, IMAGE), {})
+    layer, pattern = graph.capture(model, IMAGE).weights[1], parse_pattern("4x1")
+    weight = viewed(dict(model.named_parameters())[layer.tensor].detach())
+    sparse = [
+        whole.with_patterns({layer.tensor: Structure(pattern, layer.shape, pattern.choose(weight * sign, s))})
+        for s, sign in ((0.5, 1.0), (0.5, -1.0), (0.75, 1.0))
+    ]
+    with PlanLatency(model, IMAGE, timing=SHORT) as latency:
+        samples = [latency(plan) for plan in (whole, *sparse)]
+        assert latency.exports == 3
+    assert samples[1] == samples[2]

@@ -154,7 +154,7 @@ class _Plan:
         return Grid.of(self.outputs, self.inputs, self.densities, np.array(seconds).reshape(shape))
 
     def _seconds(self, layer: WeightLayer, density: float, times: LayerTimes) -> float:
-        dense = density >= 1 or self.pattern is None or layer.refusal(self.pattern) is not None
+        dense = density >= 1 or self.pattern is None
         return times.latency(layer, None if dense else self.pattern, 0.0 if dense else 1 - density)
 
 
