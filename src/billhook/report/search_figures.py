@@ -48,7 +48,6 @@ def front(records: Sequence[SearchRecord], chosen: Trial | None = None) -> Figur
             "xaxis": {
                 "title": {"text": f"{TITLES[metric]} (% of the original)"},
                 "zeroline": False,
-                "rangemode": "tozero",
             },
             "yaxis": {"title": {"text": "accuracy before fine-tuning (%)"}, "zeroline": False},
             "height": 460,
