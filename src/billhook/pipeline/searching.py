@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from billhook.pipeline.subject import Subject
 from billhook.recipe import Change, Recipe, Search, parse, to_toml
 from billhook.search.costs import SearchCosts
 from billhook.search.driver import OnTrial, SearchResult, find_searcher, search
+from billhook.search.objective import Judge
 from billhook.search.problem import SearchProblem
 from billhook.search.study import Study
 
@@ -101,9 +103,10 @@ def run_search(subject: Subject, *, on_trial: OnTrial | None = None, bars: bool 
         parallel=wanted.parallel,
         description={
             "model": f"{recipe.model.name}, weights {subject.weights_hash()[:12]}",
-            "network": recipe.model.name,
+            "network": _short(recipe.model.name),
             "data": recipe.data.name if recipe.data is not None else "",
             "trials": wanted.trials,
+            "accuracy": _accuracy(problem),
             "recipe": to_toml(_kept(recipe)),
         },
         on_trial=on_trial,
@@ -191,6 +194,17 @@ def resume_recipe(
         }
         changes = [Change(("search", k), v, f"--{k}") for k, v in given.items() if v is not None]
         return recipe_of(study, changes)
+
+
+def _accuracy(problem: SearchProblem) -> float:
+    """Return the accuracy of the original, judged as candidates are."""
+    judge = Judge(problem.judged_on, problem.loss, problem.model)
+    return judge(copy.deepcopy(problem.model).eval())[0]
+
+
+def _short(model: str) -> str:
+    """Return the name of a network without the folders of its file."""
+    return Path(model).name if ":" in model else model
 
 
 def _budget(subject: Subject) -> Budget | None:

@@ -48,7 +48,6 @@ def front(records: Sequence[SearchRecord], chosen: Trial | None = None) -> Figur
             "xaxis": {
                 "title": {"text": f"{TITLES[metric]} (% of the original)"},
                 "zeroline": False,
-                "rangemode": "tozero",
             },
             "yaxis": {"title": {"text": "accuracy before fine-tuning (%)"}, "zeroline": False},
             "height": 460,
@@ -106,6 +105,7 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
     rows = list(range(len(genes)))
     shares = [100 * record.kept(chosen)[i] for i in places]
     values = [record.genes[i].values[chosen.genes[i]] for i in places]
+    words = [gene_value(g, v) for g, v in zip(genes, values, strict=True)]
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -113,14 +113,12 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
         "y": rows,
         "x": shares,
         "marker": {"color": "var(--after)"},
-        "text": [gene_value(g, v) for g, v in zip(genes, values, strict=True)],
+        "text": words,
         "textposition": "inside",
         "insidetextanchor": "start",
         "constraintext": "none",
         "textfont": {"size": 11, "color": "var(--raised)"},
-        "hovertext": [
-            f"{escaped(g.target)}<br>{gene_value(g, v)}" for g, v in zip(genes, values, strict=True)
-        ],
+        "hovertext": [f"{escaped(g.target)}<br>{w}" for g, w in zip(genes, words, strict=True)],
         "hoverinfo": "text",
     }
     dots = [
@@ -159,14 +157,8 @@ def policy(record: SearchRecord, kind: str, chosen: Trial | None) -> Figure | No
 
 def next_best(record: SearchRecord, chosen: Trial) -> list[Trial]:
     """Return the most accurate other trials of other genes within the limits, best first."""
-    seen, found = {chosen.genes}, []
-    for trial in sorted(record.comparable, key=lambda t: (-t.accuracy, t.loss, t.number)):
-        if record.fits(trial) and trial.genes not in seen:
-            seen.add(trial.genes)
-            found.append(trial)
-        if len(found) == FEW:
-            break
-    return found
+    others = [t for t in record.ranked() if t.genes != chosen.genes]
+    return others[:FEW]
 
 
 def _points(

@@ -122,8 +122,7 @@ class SearchRecord:
     @cached_property
     def best(self) -> Trial | None:
         """The most accurate trial within the limits; None if there are no limits, or no trial keeps them."""
-        fitting = [t for t in self.comparable if self.fits(t)] if self.limits else []
-        return max(fitting, key=lambda t: (t.accuracy, -t.loss, -t.number), default=None)
+        return next(iter(self.ranked()), None) if self.limits else None
 
     @cached_property
     def front(self) -> tuple[Trial, ...]:
@@ -133,6 +132,14 @@ class SearchRecord:
             if not found or trial.accuracy > found[-1].accuracy:
                 found.append(trial)
         return tuple(found)
+
+    def ranked(self) -> list[Trial]:
+        """Return the trials within the limits, the most accurate first; of equal genes, the first only."""
+        found: dict[tuple[int, ...], Trial] = {}
+        for trial in sorted(self.comparable, key=lambda t: (-t.accuracy, t.loss, t.number)):
+            if self.fits(trial):
+                found.setdefault(trial.genes, trial)
+        return list(found.values())
 
     def fits(self, trial: Trial) -> bool:
         """Return whether a trial keeps the limits."""

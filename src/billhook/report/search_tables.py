@@ -49,9 +49,9 @@ def search_tables(record: SearchRecord, top: int) -> list[RenderableType]:
     """
     title = Text.assemble((printable(record.title), "bold"), f"  {printable(search_subject(record))}")
     parts: list[RenderableType] = [title, Text(progress_in_words(record))]
-    best = sorted(filter(record.fits, record.comparable), key=lambda t: (-t.accuracy, t.loss, t.number))
-    if best and record.limits:
-        parts += [Text(), Text("most accurate within the budget", "bold"), trials_table(record, best[:top])]
+    best = record.ranked()[:top] if record.limits else []
+    if best:
+        parts += [Text(), Text("most accurate within the budget", "bold"), trials_table(record, best)]
     if record.front:
         parts += [Text(), Text(f"front of accuracy and {record.metric}", "bold")]
         parts += [trials_table(record, record.front)]

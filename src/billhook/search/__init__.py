@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+# The folder before the registry of the same name: loaded later, it would take the registry's place.
+import billhook.search.searchers  # noqa: F401
 from billhook.registry import Registry
 
 if TYPE_CHECKING:

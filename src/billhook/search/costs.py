@@ -44,7 +44,7 @@ class SearchCosts:
 
     def __init__(self, space: Space, budget: Budget | None = None, latency: RowLatency | None = None) -> None:
         self.space, self.latency = space, latency
-        self._formulas = RowCosts(space.graph, {la.tensor: space.patterns[la.tensor] for la in space.layers})
+        self._formulas = RowCosts(space.whole, {la.tensor: space.patterns[la.tensor] for la in space.layers})
         self.metrics: tuple[str, ...] = (*FORMULAS, *(("latency",) if latency is not None else ()))
         bounds = {} if budget is None else dict(budget.bounds)
         if "latency" in bounds and latency is None:

@@ -98,10 +98,14 @@ class SearchProblem:
     captured: Graph | None = None
 
     @cached_property
+    def whole(self) -> Graph:
+        """The network captured with the example inputs: costs are those of one batch of them."""
+        return self.captured or capture(self.model, self.example_inputs, mixing=self.mixing)
+
+    @cached_property
     def graph(self) -> Graph:
         """The captured network, for any batch size where it allows that."""
-        graph = self.captured or capture(self.model, self.example_inputs, mixing=self.mixing)
-        return free_batch(self.model, graph)[0]
+        return free_batch(self.model, self.whole)[0]
 
     @cached_property
     def space(self) -> Space:
@@ -128,7 +132,7 @@ class SearchProblem:
                 example_inputs=self.example_inputs,
             )
             order = ranked(found)
-        layers = self.graph.weights
+        layers = self.whole.weights
         patterns = {} if settings.pattern is None else fitting_patterns(layers, settings.pattern, self.scope)
         densities = [d for d in DENSITIES if d >= settings.least_density - 1e-9]
         return Space(
@@ -137,6 +141,7 @@ class SearchProblem:
             order,
             {t: densities for t in patterns if len(densities) > 1},
             patterns,
+            whole=self.whole,
         ).of(self.model)
 
     @property

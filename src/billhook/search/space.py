@@ -60,11 +60,13 @@ class Space:
     """All candidates of a search; a candidate is a row of indices into the values of each gene.
 
     Args:
-        graph: The captured network.
+        graph: The captured network, that runs candidates; for any batch size where it allows that.
         channels: Group id → units that it may keep, rising up to its size; others keep all.
         order: Group id → its units, those that stay longest first.
         densities: Tensor → densities that it may have, rising up to 1.
         patterns: Tensor → which of its weights leave together.
+        whole: The network captured with the example inputs, whose batch its costs are those of; a graph for
+            any batch size was captured with a larger one. None: `graph`.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class Space:
         order: Mapping[str, npt.NDArray[np.int64]],
         densities: Mapping[str, Sequence[float]] | None = None,
         patterns: Mapping[str, Pattern] | None = None,
+        whole: Graph | None = None,
     ) -> None:
+        self.whole = graph if whole is None else whole
         self.graph, self.order, self.patterns = graph, dict(order), dict(patterns or {})
         self.groups: tuple[ChannelGroup, ...] = tuple(g for g in graph.groups if g.id in channels)
         wanted = densities or {}
-        self.layers: tuple[WeightLayer, ...] = tuple(la for la in graph.weights if la.tensor in wanted)
+        self.layers: tuple[WeightLayer, ...] = tuple(la for la in self.whole.weights if la.tensor in wanted)
         self.genes: tuple[Gene, ...] = (
             *(Gene("channels", g.id, tuple(map(float, channels[g.id]))) for g in self.groups),
             *(Gene("density", la.tensor, tuple(map(float, wanted[la.tensor]))) for la in self.layers),
@@ -107,13 +111,14 @@ class Space:
         """Leave the graph out, which cannot be sent: its operators are made again where the space arrives."""
         if self.model is None:
             raise InputError("a space that knows no network cannot go to another process")
-        return {**self.__dict__, "graph": (self.graph.call, self.graph.mixing)}
+        return {**self.__dict__, "graph": (self.whole.call, self.whole.mixing), "whole": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         call, mixing = state["graph"]
         self.__dict__.update(state)
         assert self.model is not None
-        self.graph = free_batch(self.model, capture_call(self.model, call, mixing))[0]
+        self.whole = capture_call(self.model, call, mixing)
+        self.graph = free_batch(self.model, self.whole)[0]
 
     @cached_property
     def signature(self) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from billhook.allocate.budget import Budget
 from billhook.errors import BudgetError, InputError
+from billhook.graph import capture
 from billhook.search.costs import SearchCosts
 from billhook.search.space import Floats, Genes, Space
 from tests.search import problem
@@ -34,7 +38,7 @@ def test_costs_are_those_of_the_plans() -> None:
     found = costs.of(rows)
     for i, row in enumerate(rows):
         plan = searched.space.plan(row, searched.model)
-        expected = searched.graph.costs.cost(plan)
+        expected = searched.whole.costs.cost(plan)
         assert found["macs"][i] == expected.macs
         assert found["params"][i] == expected.params
         assert found["size"][i] == expected.bytes
@@ -88,3 +92,14 @@ def test_without_a_budget_everything_is_allowed() -> None:
     rows = searched.space.random(np.random.default_rng(0), 3)
     assert costs.within(rows).all()
     assert (costs.fitted(rows[0], np.random.default_rng(0)) == rows[0]).all()
+
+
+def test_costs_are_those_of_the_example_inputs_whatever_batch_size_candidates_run_with() -> None:
+    given = problem("plain")
+    single = replace(given, example_inputs=given.example_inputs[:1])
+    searched = SearchCosts(single.space)
+    cost = capture(single.model, single.example_inputs).costs.cost(None)
+    assert searched.original["macs"] == cost.macs
+    assert searched.original["size"] == cost.bytes
+    again = pickle.loads(pickle.dumps(single.space))  # as another process gets it
+    assert SearchCosts(again).original == searched.original

@@ -29,7 +29,8 @@ class SearchProgress:
 
     def __init__(self, terminal: Terminal, known: int = 0) -> None:
         self._terminal, self._known = terminal, known
-        self._began = self._written = time.monotonic()
+        self._began: float | None = None
+        self._written = time.monotonic()
         self._evaluated = 0
         self._bar: Bar | None = None
         self._task: TaskID | None = None
@@ -48,9 +49,9 @@ class SearchProgress:
         if self._terminal.quiet:
             return
         now = time.monotonic()
-        if progress.done <= self._known:
-            self._began = now
-        else:
+        if self._began is None or progress.done <= self._known:
+            self._began = now  # what comes before the first trial says nothing about the others
+        elif not trial.cached:
             self._evaluated += 1
         words = self.words(progress, now - self._began)
         if sys.stderr.isatty():

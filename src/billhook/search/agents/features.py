@@ -43,7 +43,7 @@ def features_of(space: Space, costs: SearchCosts, metric: str) -> Features:
         "cost" and "rest" are in terms of the budget's metric, and of what can be saved, since in a network
         with branches the costs of a layer are no gene's alone. h and w are of the output.
     """
-    layers = space.graph.weights
+    layers = space.whole.weights
     places = [_place(gene, space, layers) for gene in space.genes]
     order = sorted(range(len(places)), key=lambda g: (places[g], space.genes[g].kind == "density", g))
     chosen = [layers[places[g]] for g in order]

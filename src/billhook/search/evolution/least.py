@@ -35,7 +35,7 @@ def least_fractions(
 
 
 def _protected(space: Space, gene: Gene) -> float:
-    layers = {layer.tensor: layer for layer in space.graph.weights}
+    layers = {layer.tensor: layer for layer in space.whole.weights}
     first = next(iter(layers), None)
     if gene.kind == "density":
         strided = max(layers[gene.target].stride, default=1) > 1

@@ -65,7 +65,7 @@ class LayerTable:
             )
         # The problem's own graph may be that of another batch size.
         found = {layer.tensor: layer for layer in capture(model, inputs).weights}
-        layers = [found[layer.tensor] for layer in problem.space.graph.weights]
+        layers = [found[layer.tensor] for layer in problem.space.whole.weights]
         plans = _plans(problem.space, layers)
         timed.expect([small for plan in dict.fromkeys(plans) for small in plan.layers()])
         grids = {plan: plan.timed(timed) for plan in dict.fromkeys(plans)}
@@ -91,7 +91,7 @@ class TableTerms:
     """
 
     def __init__(self, space: Space, table: LayerTable) -> None:
-        layers = space.graph.weights
+        layers = space.whole.weights
         if table.layers != tuple(layer.tensor for layer in layers):
             raise StorageError("latency table: does not name the layers of this network")
         self._space, self._between = space, table.between

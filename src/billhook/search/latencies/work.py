@@ -31,7 +31,7 @@ class WorkTerms:
 
     def __init__(self, space: Space, backend: str) -> None:
         require_difference(space, backend)
-        self._space, layers = space, space.graph.weights
+        self._space, layers = space, space.whole.weights
         self._shapes, self._rounding = WeightShapes(space.graph), backends.get(backend).rounding
         self._pixels = np.array([layer.positions for layer in layers], dtype=np.float64)
         self._kernels = np.array([layer.view[2] for layer in layers], dtype=np.float64)

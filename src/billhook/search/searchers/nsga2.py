@@ -10,7 +10,7 @@ import numpy as np
 from billhook.options import Number, option
 from billhook.registry import Info
 from billhook.search.searcher import Searcher
-from billhook.search.searchers.tpe import distributions
+from billhook.search.searchers.tpe import distributions, quiet_study
 from billhook.search.session import Session
 
 INFO = Info(
@@ -36,7 +36,7 @@ class Nsga2(Searcher):
         import optuna
 
         sampler = optuna.samplers.NSGAIISampler(seed=session.seed, population_size=self.population)
-        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        study = quiet_study(directions=["minimize", "minimize"], sampler=sampler)
         space = distributions(session.space)
         while True:
             asked = [study.ask(space) for _ in range(session.parallel)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Tpe(Searcher):
         import optuna
 
         sampler = optuna.samplers.TPESampler(seed=session.seed, n_startup_trials=self.startup)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study = quiet_study(direction="maximize", sampler=sampler)
         space = distributions(session.space)
         while True:
             rows = []
@@ -52,6 +52,18 @@ class Tpe(Searcher):
                 study.add_trial(
                     optuna.trial.create_trial(params=params, distributions=space, value=trial.accuracy)
                 )
+
+
+def quiet_study(**settings: Any) -> Any:
+    """Return an Optuna study in memory, for its sampler alone, without telling the world about it."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(**settings)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
