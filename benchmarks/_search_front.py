@@ -16,6 +16,8 @@ from torch import nn
 from benchmarks._search_run import LOWEST, Task, conditions, dense, make_problem, rescored, searched
 from benchmarks._training import Protocol, example
 from billhook.deploy import PlanLatency
+from billhook.search.latencies.model import CandidateLatency
+from billhook.search.latency import known_latency, make_latency
 from billhook.search.objective import InheritedWeights
 from billhook.search.pareto import front, hypervolume
 from billhook.search.problem import SearchProblem
@@ -32,6 +34,7 @@ OPTIONS = {"evaluation": "inherited", "channels": LOWEST, "density": LEAST}
 REFERENCE = (1.05, 0.3)  # latency relative to the dense network, error: what counts as worst
 LEVELS = (0.7, 0.5, 0.35)
 TIMED = 4  # points of a front
+TABLE = "latency_resnet-20.json"
 
 
 def tasks(seed: int, trials: int) -> Iterator[Task]:
@@ -40,7 +43,7 @@ def tasks(seed: int, trials: int) -> Iterator[Task]:
         yield Task(NETWORK, "front", row, "jcw", OPTIONS, 1.0, trials, seed=seed)
 
 
-class OfTheWhole:
+class OfTheWhole(CandidateLatency):
     """Latency of candidates by a model of candidates with more genes; those that are missing lose nothing.
 
     Fronts are only compared if the same model is behind them.
@@ -51,12 +54,14 @@ class OfTheWhole:
         model: Of the latter.
     """
 
-    def __init__(self, space: Space, whole: Space, model: Any) -> None:
+    kind = "table"
+
+    def __init__(self, space: Space, whole: Space, model: CandidateLatency) -> None:
         at = {gene.name: i for i, gene in enumerate(whole.genes)}
         for gene in space.genes:
             assert whole.genes[at[gene.name]].values == gene.values, gene.name
         self._columns = [at[gene.name] for gene in space.genes]
-        self._highest, self._model = whole.highest, model
+        self._highest, self._model, self.record = whole.highest, model, model.record
 
     @property
     def original(self) -> float:
@@ -71,6 +76,10 @@ class OfTheWhole:
         seconds: Floats = self._model.of(wide)
         return seconds
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON: the model of all genes."""
+        return self._model.to_dict()
+
 
 def problem_of(row: str, model: nn.Module, protocol: Protocol, seed: int) -> SearchProblem:
     """Return the search of a row."""
@@ -79,21 +88,18 @@ def problem_of(row: str, model: nn.Module, protocol: Protocol, seed: int) -> Sea
 
 
 def measure_table(protocol: Protocol, folder: Path) -> None:
-    """Time the layers, unless that is done."""
+    """Time layers and whole candidates, unless that is done; nothing else should be at work."""
+    place = folder / TABLE
+    if not place.exists():
+        whole = problem_of(next(iter(ROWS)), dense(NETWORK, 0, protocol, folder), protocol, 0)
+        place.write_text(json.dumps(make_latency(whole).to_dict()))
 
 
-def latency_of(problem: SearchProblem, model: nn.Module, protocol: Protocol, folder: Path) -> OfTheWhole:
-    """Return the latency of candidates by the table of all genes."""
-    whole = problem_of(next(iter(ROWS)), model, protocol, problem.seed)
-    from billhook.compile.layer_latency import TimedLayers
-
-    class Fake:
-        original = 1e-3
-
-        def of(self, rows):
-            return 1e-3 * whole.space.fractions(rows).mean(1)
-
-    return OfTheWhole(problem.space, whole.space, Fake())
+def latency_of(problem: SearchProblem, protocol: Protocol, folder: Path) -> OfTheWhole:
+    """Return the latency of candidates by the table of candidates with all genes."""
+    whole = problem_of(next(iter(ROWS)), problem.model, protocol, problem.seed)
+    model = known_latency(whole, json.loads((folder / TABLE).read_text()))
+    return OfTheWhole(problem.space, whole.space, model)
 
 
 def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     model = dense(task.network, task.seed, protocol, folder)
     problem = problem_of(task.row, model, protocol, task.seed)
-    latency = latency_of(problem, model, protocol, folder)
+    latency = latency_of(problem, protocol, folder)
     found = searched(problem, task, folder, latency=latency)
     costs = np.array([(t.costs["latency"] / latency.original, 1 - t.accuracy) for t in found.trials])
     seen: dict[tuple[int, ...], int] = {found.trials[i].genes: int(i) for i in front(costs)}
@@ -125,6 +131,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
         "conditions": conditions(),
         "pattern": ROWS[task.row].get("pattern"),
         "original": latency.original,
+        "latency": str(latency.record),
         "reference": REFERENCE,
         "dense_accuracy": judge.evaluate(problem.space.highest).accuracy,
         "front": [points[i] for i in kept],

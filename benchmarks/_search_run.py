@@ -175,7 +175,7 @@ def searched(
     problem: SearchProblem, task: Task, folder: Path, kept: Path | None = None, **arguments: Any
 ) -> SearchResult:
     """Return what a search finds, in a new study; what it trains is taken from and left in `kept`."""
-    place = folder / "studies" / f"{_digest(task)}.db"
+    place = study_of(task, folder)
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(place.name + ".d")
     for old in place.parent.glob(f"{place.name}*"):  # of a row that was never finished
@@ -260,5 +260,7 @@ def _scores(model: nn.Module) -> dict[str, float]:
     return {f"{split}_accuracy": value for split, value in scores(model).items()}
 
 
-def _digest(task: Task) -> str:
-    return "-".join(str(part).replace(" ", "_") for part in task.key)
+def study_of(task: Task, folder: Path) -> Path:
+    """Return the file of a run's study."""
+    name = "-".join(str(part) for part in task.key).replace(" ", "_").replace(",", "")
+    return folder / "studies" / f"{name}.db"

@@ -130,7 +130,7 @@ def _front_note(runs: Sequence[Row]) -> str:
     )
     return (
         f"Hypervolume in latency relative to the dense network and error, up to ({latency:g}, {error:g}). "
-        f"The dense network by the table, on the other images: {dense}."
+        f"The dense network by the table, on the other images: {dense}. The table: {runs[0]['latency']}."
     )
 
 
