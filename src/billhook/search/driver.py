@@ -192,8 +192,8 @@ def _latency(problem: SearchProblem, place: str | Path | None, name: str) -> Can
     """Return the latency model that the study has kept, so that a search goes on with the same times."""
     if problem.settings.latency == "measured" and problem.budget and "latency" in problem.budget.bounds:
         raise InputError(
-            "latency='measured' times every candidate for seconds, and a budget on latency asks for thousands: "
-            "use 'fitted' or 'table', or leave the budget out and weigh latency with metric='latency'"
+            "latency='measured' times every candidate for seconds, and a budget on latency asks for "
+            "thousands: use 'fitted' or 'table', or leave the budget out and weigh latency with metric='latency'"
         )
     there = None if place is None else Study.find(place, name)
     if there is not None:

@@ -14,8 +14,8 @@ def learning_rate(step: int, total: int, *, peak: float, schedule: str, warmup: 
 
     "one-cycle" rises from peak/25 along a half cosine and falls to peak/10,000 along another; "cosine"
     rises linearly and falls to 0 along a half cosine; "linear" rises and falls to 0 along straight lines;
-    "constant" rises linearly and stays; "step" falls to a tenth after a half, three quarters and seven eighths
-    of the steps.
+    "constant" rises linearly and stays; "step" falls to a tenth after a half, three quarters and seven
+    eighths of the steps.
 
     Args:
         step: Index of the step, from 0.
