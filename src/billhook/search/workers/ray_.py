@@ -32,6 +32,7 @@ class RayWorkers:
     """Actors on a Ray cluster; see `Workers`. Each has one CPU, and some of a GPU if this process uses CUDA.
 
     billhook has to be installed on every machine of the cluster. The objective is sent once to each machine.
+    A process that is connected to a cluster already stays with that one.
 
     Args:
         size: How many actors.
@@ -213,32 +214,38 @@ def _connect(address: str, size: int, timeout: float) -> None:
     if address == "local":
         ray.init(num_cpus=size, include_dashboard=False, **options)
         return
-    advice = "check the address, that the cluster runs (`ray status` there) and that no firewall is between"
     # Ray itself tries for minutes and then ends the process: another one has to find out.
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    command = [sys.executable, "-c", _PROBE, address]
     try:
-        if host:
+        if address != "auto":
             socket.create_connection((host, int(port)), timeout=timeout).close()
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE, address],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        probe = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
     except ValueError:
         raise InputError(
             f"the Ray address {address!r} is none: give 'local', 'auto', HOST:PORT or ray://HOST:PORT"
         ) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        what = (
-            f"within {timeout:g} s" if isinstance(error, (TimeoutError, subprocess.TimeoutExpired)) else error
-        )
-        raise InputError(f"no Ray cluster answers at {address!r} ({what}): {advice}") from None
+    except subprocess.TimeoutExpired as error:
+        raise _no_cluster(address, f"not within {timeout:g} s{_last_words(error.stderr)}") from None
+    except OSError as error:
+        raise _no_cluster(address, str(error)) from None
     if probe.returncode:
-        last = (probe.stderr.strip().splitlines() or [f"status {probe.returncode}"])[-1]
-        raise InputError(f"the Ray cluster at {address!r} cannot be used ({last}): {advice}")
+        raise _no_cluster(address, f"its client ended{_last_words(probe.stderr)}")
     ray.init(address, **options)
+
+
+def _no_cluster(address: str, what: str) -> InputError:
+    advice = "check the address, that the cluster runs (`ray status` there) and that no firewall is between"
+    if "Auth" in what:
+        advice = (
+            "it wants its token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the token"
+        )
+    return InputError(f"no Ray cluster answers at {address!r} ({what}): {advice}")
+
+
+def _last_words(said: bytes | None) -> str:
+    lines = (said or b"").decode(errors="replace").strip().splitlines()
+    return f"; Ray says: {lines[-1].strip()[:300]}" if lines else ""
 
 
 def _cause(error: RayActorError) -> str:
