@@ -10,7 +10,7 @@ from torch import nn
 
 from billhook.allocate.budget import Budget
 from billhook.graph import capture
-from billhook.search.costs import SearchCosts
+from billhook.search.costs import RowLatency, SearchCosts
 from billhook.search.space import Genes, Space
 from billhook.search.trial import Trial
 
@@ -29,14 +29,15 @@ def mlp_space(widths: tuple[int, ...] = (16, 16, 16), parts: int = 4) -> Space:
     return Space(graph, values, {g.id: np.arange(g.size) for g in groups})
 
 
-class Table:
-    """Candidates that a function judges; stands for a session.
+class Judged:
+    """Candidates that a function of their genes judges; stands for a session.
 
     Args:
         space: Of the candidates.
         accuracy: Of one row.
         budget: None: no limits.
         trials: How many may be evaluated.
+        latency: See `SearchCosts`.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Table:
         accuracy: Callable[[Genes], float],
         budget: Budget | None = None,
         trials: int = 1000,
+        latency: RowLatency | None = None,
     ) -> None:
-        self.space, self.costs, self.metric = space, SearchCosts(space, budget), "macs"
+        self.space, self.costs, self.metric = space, SearchCosts(space, budget, latency), "macs"
         self.trials, self.done = trials, list[Trial]()
         self.batches: list[int] = []
         self._accuracy = accuracy
