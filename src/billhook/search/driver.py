@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,14 @@ def search(
         "parallel": parallel or max(1, workers),
         **(description or {}),
     }
-    with Study.of(study, name, facts) as kept, open_workers(workers, ray) as pool:
+    with Study.of(study, name, facts) as kept, open_workers(workers, ray) as pool, ExitStack() as stack:
+        if latency is not None:
+            there = kept.facts.get("latency")
+            if there not in (None, facts["latency"]):  # another machine began it at the same moment
+                latency = known_latency(problem, there)
+                costs = SearchCosts(problem.space, problem.budget, latency)
+            stack.callback(latency.close)
+            latency.keep_in(kept.folder)
         session = Session(
             problem,
             costs,
@@ -193,7 +200,8 @@ def _latency(problem: SearchProblem, place: str | Path | None, name: str) -> Can
     if problem.settings.latency == "measured" and problem.budget and "latency" in problem.budget.bounds:
         raise InputError(
             "latency='measured' times every candidate for seconds, and a budget on latency asks for "
-            "thousands: use 'fitted' or 'table', or leave the budget out and weigh latency with metric='latency'"
+            "thousands: use 'fitted' or 'table', or leave the budget out and weigh latency with "
+            "metric='latency'"
         )
     there = None if place is None else Study.find(place, name)
     if there is not None:

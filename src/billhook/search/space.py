@@ -122,8 +122,9 @@ class Space:
 
     @cached_property
     def signature(self) -> str:
-        """Names the space in a study: another network, scope or set of values has another one."""
-        text = json.dumps([self.graph.fingerprint, [[g.name, g.values] for g in self.genes]])
+        """Names the space in a study: another network, scope, pattern or set of values has another one."""
+        patterns = [str(self.patterns[layer.tensor]) for layer in self.layers]
+        text = json.dumps([self.graph.fingerprint, [[g.name, g.values] for g in self.genes], patterns])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def values(self, rows: Genes) -> Floats:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from billhook.allocate.budget import Budget
 from billhook.deploy.backends.billhook_ import BillhookEngine
 from billhook.errors import InputError, StorageError, UnsupportedError
+from billhook.search.driver import search
 from billhook.search.latencies import measured, samples
 from billhook.search.latency import known_latency, make_latency, needs_latency
 from billhook.search.problem import SearchProblem
@@ -20,17 +23,24 @@ from tests.search import problem
 from tests.unit.search.latencies.fake_rig import FakeLayers, FakeRig
 
 
+class Machines:
+    """Nothing is timed: layers and candidates take what formulas say, which differ between machines."""
+
+    power = 1
+
+    def rig_of(self, searched: SearchProblem) -> Any:
+        """Return what times plans on this machine."""
+        space, power = searched.space, self.power
+        return nullcontext(FakeRig(space, lambda rows: space.fractions(rows).mean(1) ** power))
+
+
 @pytest.fixture(autouse=True)
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is timed: layers and candidates take what formulas say."""
-    from contextlib import nullcontext
-
-    def rig_of(searched: SearchProblem) -> Any:
-        return nullcontext(FakeRig(searched.space, lambda rows: searched.space.fractions(rows).mean(1)))
-
-    monkeypatch.setattr(samples, "rig_of", rig_of)
-    monkeypatch.setattr(measured, "rig_of", rig_of)
+def machines(monkeypatch: pytest.MonkeyPatch) -> Machines:
+    made = Machines()
+    monkeypatch.setattr(samples, "rig_of", made.rig_of)
+    monkeypatch.setattr(measured, "rig_of", made.rig_of)
     monkeypatch.setattr(BillhookEngine, "layer_times", lambda *_: FakeLayers())
+    return made
 
 
 @pytest.mark.parametrize(
@@ -100,3 +110,19 @@ def test_a_model_for_another_runtime_or_of_no_format_is_refused() -> None:
     for damaged in (None, [], {}, {"format": "billhook.row_latency/9"}):
         with pytest.raises(StorageError, match="unknown format"):
             known_latency(searched, damaged)
+
+
+@pytest.mark.parametrize("wanted", ["fitted", "measured"])
+def test_a_search_goes_on_with_the_times_that_it_began_with(
+    wanted: str, machines: Machines, tmp_path: Path
+) -> None:
+    bounded = {} if wanted == "measured" else {"budget": Budget(latency=0.6)}
+    searched = problem("plain", **bounded, metric="latency", latency=wanted)
+    search(searched, "random", trials=4, study=tmp_path / "s.db")
+    whole = search(searched, "random", trials=8).trials
+    machines.power = 3
+    found = search(searched, "random", trials=8, study=tmp_path / "s.db").trials
+    assert [t.genes for t in found] == [t.genes for t in whole]
+    assert [t.costs["latency"] for t in found[:4]] == [t.costs["latency"] for t in whole[:4]]
+    elsewhere = search(searched, "random", trials=8).trials
+    assert [t.costs["latency"] for t in elsewhere[:4]] != [t.costs["latency"] for t in whole[:4]]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from billhook.json_record import read_json, write_json
 from billhook.search.latencies.model import CandidateLatency, LatencyRecord, read, written
 from billhook.search.latencies.samples import PairOfTimes, Rig, rig_of
 from billhook.search.latencies.work import require_difference
 from billhook.search.problem import SearchProblem
 from billhook.search.space import Floats, Genes
 
-KIND = "measured"
+KIND, FILE = "measured", "latency.json"
+MAX_BYTES = 2**26
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class MeasuredLatency(CandidateLatency):
     ) -> None:
         require_difference(problem.space, problem.backend)
         self._problem, self._rig, self._stack = problem, rig, ExitStack()
+        self._file: Path | None = None
         self._ratios: dict[tuple[int, ...], float] = {_key(problem.space.highest): 1.0}
         if state is None:
             sample = self._time(problem.space.lowest)
@@ -78,10 +82,16 @@ class MeasuredLatency(CandidateLatency):
             self._ratios |= {t.genes: t.ratio for t in state.times}
 
     def of(self, rows: Genes) -> Floats:
-        """Return the seconds of rows of genes, timing those that are new: [rows]."""
+        """Return the seconds of rows of genes, timing those that are new: [rows].
+
+        Raises:
+            ExportError, MeasureError: if a candidate cannot be timed.
+            StorageError: if its time cannot be kept.
+        """
         for row in np.atleast_2d(rows):
             if _key(row) not in self._ratios:
                 self._ratios[_key(row)] = self._time(row).ratio
+                self._keep()
         return self.record.original * np.array([self._ratios[_key(row)] for row in np.atleast_2d(rows)])
 
     @property
@@ -99,9 +109,26 @@ class MeasuredLatency(CandidateLatency):
         """Return the model that `to_dict` wrote; raises `StorageError`."""
         return cls(problem, read(MeasuredState, data))
 
+    def keep_in(self, folder: Path) -> None:
+        """Keep every time in a file of this folder: a search that is killed goes on with the same times.
+
+        Raises:
+            StorageError: if the file there is damaged, of other candidates, or cannot be written.
+        """
+        self._file = folder / FILE
+        if self._file.exists():
+            there: MeasuredState = read(MeasuredState, read_json(self._file, MAX_BYTES))
+            there.record.require(self._problem.space, KIND)
+            self._ratios |= {t.genes: t.ratio for t in there.times}
+        self._keep()
+
     def close(self) -> None:
         """Stop the process that times the original; asking for a new candidate starts it again."""
         self._stack.close()
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            write_json(self._file, self.to_dict())
 
     def _time(self, row: Genes) -> PairOfTimes:
         if self._rig is None:

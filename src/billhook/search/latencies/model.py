@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -124,6 +125,9 @@ class CandidateLatency(ABC):
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON: another process and another machine then have the same times."""
+
+    def keep_in(self, folder: Path) -> None:  # noqa: B027 (most are whole once they are made)
+        """Keep what is learned from now on in a folder, and learn what is there already."""
 
     def close(self) -> None:  # noqa: B027 (most keep nothing open)
         """Stop what is running to time candidates; asking again starts it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from billhook.errors import InputError, StorageError
-from billhook.search.latencies.measured import MeasuredLatency
+from billhook.search.latencies.measured import MeasuredLatency, MeasuredState
+from billhook.search.latencies.model import read
 from tests.search import problem, problem_of
 from tests.unit.search.latencies.fake_rig import FakeRig
 
@@ -29,6 +31,26 @@ def test_candidates_are_timed_once() -> None:
     assert np.array_equal(again.of(rows), model.of(rows)), "without a rig, nothing can be timed again"
     assert not again.monotone
     assert "measured end to end" in str(again.record)
+
+
+def test_times_are_kept_as_soon_as_they_are_known(tmp_path: Path) -> None:
+    searched = problem("residual")
+    rows = searched.space.random(np.random.default_rng(0), 3)
+    first = MeasuredLatency(
+        searched, rig=FakeRig(searched.space, lambda r: searched.space.fractions(r).mean(1))
+    )
+    data = first.to_dict()
+    first.keep_in(tmp_path)
+    times = first.of(rows)
+
+    slower = FakeRig(searched.space, lambda r: 0.5 + searched.space.fractions(r).mean(1))
+    again = MeasuredLatency(searched, read(MeasuredState, data), slower)
+    again.keep_in(tmp_path)
+    assert np.array_equal(again.of(rows), times)
+    assert not slower.asked
+    (tmp_path / "latency.json").write_text("{}")
+    with pytest.raises(StorageError, match="record"):
+        again.keep_in(tmp_path)
 
 
 def test_what_cannot_be_is_refused() -> None:
