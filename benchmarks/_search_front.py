@@ -1,4 +1,4 @@
-"""JCW on the engine's latencies: channels and densities together against either alone, and what is really measured."""
+"""JCW on the engine's latencies: channels and densities together against either alone, and end to end."""
 
 from __future__ import annotations
 

@@ -114,7 +114,11 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     model = dense(task.network, task.seed, protocol, folder)
     common = {**asdict(task), "protocol": asdict(protocol), "conditions": conditions()}
     if task.method == "dense":
-        found = {"before_accuracy": score(model, task.images), "others": sum(len(y) for _, y in others(task.images)), **_scores(model)}
+        found = {
+            "before_accuracy": score(model, task.images),
+            "others": sum(len(y) for _, y in others(task.images)),
+            **_scores(model),
+        }
         return {**common, **found, "seconds": round(time.perf_counter() - began, 1)}
     problem = make_problem(model, Budget(macs=task.macs), protocol, task.seed, images=task.images)
     genes, told = _choice(task, problem, protocol, folder)
@@ -183,9 +187,7 @@ def searched(
     if kept is not None:
         for one in kept.glob(TRAINED_ONCE):
             shutil.copytree(one, beside / "search" / one.name)
-    found = search(
-        problem, task.method, options=task.options, trials=task.trials, study=place, **arguments
-    )
+    found = search(problem, task.method, options=task.options, trials=task.trials, study=place, **arguments)
     if kept is not None:
         for one in beside.glob(f"*/{TRAINED_ONCE}"):
             if not (kept / one.name).exists():

@@ -1,4 +1,4 @@
-"""How many candidates a search judges in a second, how much of its time that is, and what a second worker adds."""
+"""How many candidates a search judges in a second, and what a second worker adds."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from billhook import Budget
 
 SOURCE, TARGET, MACS = "resnet-20", "resnet-56", 0.5
 POLICY = "policy*.safetensors"  # what AGMC leaves in the folder of a study
-# Row → options; a policy that has learned needs no candidates at random first, so one without them is beside it.
+# Row → options. A policy that has learned needs no random candidates first; scratch is tried without, too.
 ROWS: dict[str, dict[str, Any]] = {
     "scratch": {},
     "scratch, no warm-up": {"warmup": 0},

@@ -3,7 +3,7 @@
 
     python benchmarks/search.py                         # two processes, goes on where it stopped
     python benchmarks/search.py --parts budget --methods random amc --networks resnet-20 --seeds 0
-    python benchmarks/search.py --quick                 # every part with few candidates, in a temporary folder
+    python benchmarks/search.py --quick                 # every part with few candidates, temporary folder
     python benchmarks/search.py --tables                # tables from the runs there are
 
 Fashion-MNIST. Parts: `budget` (ResNet-20 with a stem of stride 2, small VGG; half and a quarter of the MACs),
@@ -18,7 +18,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,7 @@ def tasks(trials: int) -> Iterator[Task]:
     for network in NETWORKS:
         yield Task(network, "shared", "jcw, shared weights", "jcw", SHARED, BUDGETS[0], trials)
     for method in LARGE:
-        yield Task(
-            "resnet-56", "large", method, method, METHODS[method], BUDGETS[0], _trials(method, trials)
-        )
+        yield Task("resnet-56", "large", method, method, METHODS[method], BUDGETS[0], _trials(method, trials))
 
 
 def _trials(method: str, trials: int) -> int:
