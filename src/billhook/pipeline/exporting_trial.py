@@ -9,7 +9,7 @@ import numpy as np
 
 from billhook.errors import StorageError
 from billhook.graph import Plan
-from billhook.pipeline.searching import problem_of, recipe_of, search_of
+from billhook.pipeline.searching import network_of, problem_of, recipe_of, search_of
 from billhook.pipeline.subject import Subject
 from billhook.recipe import GIVEN, Change, Recipe, Sparse, Training
 from billhook.search.study import Study
@@ -29,6 +29,11 @@ def plan_of(study: Study, trial: Trial, subject: Subject) -> Plan:
     Raises:
         StorageError: if the network is another one now, or its candidates are.
     """
+    if study.facts.get("model") != network_of(subject):
+        raise StorageError(
+            f"{subject.recipe.model.name} has other weights than when the search began ({study}): bring them "
+            "back, or begin another search"
+        )
     problem = problem_of(subject)
     if problem.space.signature != study.facts["space"]:
         raise StorageError(

@@ -16,6 +16,7 @@ from billhook.pipeline.subject import Subject
 from billhook.recipe import Change, Recipe, Search, parse, to_toml
 from billhook.search.costs import SearchCosts
 from billhook.search.driver import OnTrial, SearchResult, find_searcher, search
+from billhook.search.latency import make_latency, needs_latency
 from billhook.search.objective import Judge
 from billhook.search.problem import SearchProblem
 from billhook.search.study import Study
@@ -56,13 +57,16 @@ class SearchPreview:
 def preview_search(subject: Subject) -> SearchPreview:
     """Return what a search would choose from; nothing is written or evaluated.
 
+    Where latency is asked for, a model of it is made, which times layers or candidates.
+
     Raises:
         BillhookError: what the search would raise before its first trial.
     """
     problem = problem_of(subject)
     wanted = search_of(subject.recipe)
     find_searcher(wanted.method, wanted.options).check(problem)
-    costs = SearchCosts(problem.space, problem.budget)
+    latency = make_latency(problem) if needs_latency(problem) else None
+    costs = SearchCosts(problem.space, problem.budget, latency)
     costs.require_reachable()
     genes = [{"kind": g.kind, "target": g.target, "values": list(g.values)} for g in problem.space.genes]
     ends = {
@@ -102,7 +106,7 @@ def run_search(subject: Subject, *, on_trial: OnTrial | None = None, bars: bool 
         ray=wanted.ray,
         parallel=wanted.parallel,
         description={
-            "model": f"{recipe.model.name}, weights {subject.weights_hash()[:12]}",
+            "model": network_of(subject),
             "network": _short(recipe.model.name),
             "data": recipe.data.name if recipe.data is not None else "",
             "trials": wanted.trials,
@@ -194,6 +198,11 @@ def resume_recipe(
         }
         changes = [Change(("search", k), v, f"--{k}") for k, v in given.items() if v is not None]
         return recipe_of(study, changes)
+
+
+def network_of(subject: Subject) -> str:
+    """Return what a study calls its network: another one, or other weights, are another name."""
+    return f"{_short(subject.recipe.model.name)} with weights {subject.weights_hash()[:12]}"
 
 
 def _accuracy(problem: SearchProblem) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from billhook.allocate.budget import METRICS
 from billhook.errors import InputError, NameNotFoundError
 from billhook.search.pareto import hypervolumes
-from billhook.search.trial import Trial
+from billhook.search.trial import Trial, comparable
 
 
 class _StudyLike(Protocol):
@@ -105,19 +105,8 @@ class SearchRecord:
 
     @cached_property
     def comparable(self) -> tuple[Trial, ...]:
-        """The trials that were judged in the same way as the last ones.
-
-        A searcher that trains the weights which judge (JCW) does so for each generation anew: accuracies of
-        two generations say nothing about each other. The last generation counts once it is as large as the
-        one before.
-        """
-        by_key: dict[str, list[Trial]] = {}
-        for trial in self.trials:
-            by_key.setdefault(trial.key, []).append(trial)
-        ways = list(by_key.values())
-        if len(ways) > 1 and len(ways[-1]) < len(ways[-2]):
-            return tuple(ways[-2])
-        return tuple(ways[-1]) if ways else ()
+        """The trials whose accuracies can be compared; see `billhook.search.trial.comparable`."""
+        return tuple(comparable(self.trials))
 
     @cached_property
     def best(self) -> Trial | None:
