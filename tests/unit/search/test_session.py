@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from billhook.search.study import Study
 
 from billhook.allocate.budget import Budget
 from billhook.errors import InputError, StorageError
 from billhook.search.costs import SearchCosts
 from billhook.search.session import Session, StopSearch
+from billhook.search.study import Study
 from billhook.search.workers import open_workers
 from tests.search import Table, problem
 
