@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from billhook.errors import StorageError
+from billhook.errors import InputError, StorageError
 from billhook.json_record import encode
 
 FORMAT = "billhook.study/1"
@@ -13,7 +13,14 @@ FORMAT = "billhook.study/1"
 # With another value of one of these, a search asks for other candidates or judges them differently.
 _IDENTITY = ("space", "model", "method", "options", "objectives", "metric", "seed", "key", "budget")
 _WORDS = {"key": "way of judging", "space": "search space", "model": "network", "method": "searcher"}
+_LONGEST_NAME = 500  # Optuna's column takes 512
 _LONGEST = 60  # characters of a value in a message
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` if a study cannot have this name."""
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise InputError(f"the name of a study has 1 to {_LONGEST_NAME} characters, this one {len(name)}")
 
 
 def as_facts(facts: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -49,6 +49,11 @@ class Place:
             return _file(text.removeprefix(_SQLITE))
         return _server(text)
 
+    @property
+    def empty(self) -> bool:
+        """True for a file that does not exist, or has nothing in it."""
+        return self.path is not None and not (self.path.exists() and self.path.stat().st_size)
+
     def folder(self, study: str) -> Path:
         """Return the folder for what belongs to a study but not into a data base; it may not exist.
 

@@ -174,8 +174,7 @@ class Session:
                 cached=True,
                 notes=notes,
             )
-            self._study.finish(claim, trial)
-            batch.results[number] = trial
+            batch.results[number] = self._study.finish(claim, trial)
             return
         batch.claims[number] = claim
         self._workers.use(made.objective)
@@ -198,8 +197,7 @@ class Session:
                 f"trial {number} has an accuracy of {result.accuracy} and a loss of {result.loss}: look at "
                 "the weights, the data, and the loss that was given"
             )
-        self._study.finish(batch.claims.pop(number), trial)
-        batch.results[number] = trial
+        batch.results[number] = self._study.finish(batch.claims.pop(number), trial)
 
 
 class _Batch:

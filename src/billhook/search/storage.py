@@ -27,6 +27,7 @@ LOCKED_AFTER = 5.0
 
 _ANSWER_WITHIN = 10.0  # seconds for a server, to connect and for each answer
 _TABLES = {"studies", "trials", "alembic_version"}  # a few of Optuna's
+_NOTHING = "there is no study here; check what names it, or begin a search"
 _RACES = 5  # how often processes that make the same tables may get in each other's way
 
 
@@ -113,10 +114,10 @@ def _connect(path: str) -> sqlite3.Connection:
 
 def _check_file(place: Place, path: Path, create: bool) -> None:
     """Raise if the file is missing, or not one for studies."""
-    if not path.exists() or not path.stat().st_size:
+    if place.empty:
         if create:
             return
-        raise StorageError(f"{place}: there is no study here; check the path, or begin a search")
+        raise StorageError(f"{place}: {_NOTHING}")
     with readable(place), closing(sqlite3.connect(path, timeout=LOCKED_AFTER)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     if (tables or not create) and not tables >= _TABLES:
@@ -130,6 +131,8 @@ def _limits(url: str) -> dict[str, Any]:
 def _message(place: Place, error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
     text = _said(cause)
+    if 'relation "' in text and "does not exist" in text:
+        return f"{place}: {_NOTHING}"
     for sign, advice in _ADVICE.items():
         if sign in text:
             return f"{place}: {advice}"

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from billhook.errors import InputError, StorageError, suggest
+from billhook.errors import StorageError, suggest
 from billhook.json_record import encode
-from billhook.search.identity import as_facts, check_facts, differences
+from billhook.search.identity import as_facts, check_facts, check_name, differences
 from billhook.search.owner import Owner
 from billhook.search.place import Place
 from billhook.search.storage import open_storage, readable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 BEAT = 10.0
 """Seconds between two signs of life."""
-_LONGEST_NAME = 500  # Optuna's column takes 512 characters
 
 
 @dataclass(frozen=True)
@@ -121,19 +120,16 @@ class Study:
     def find(place: str | Path, name: str = "search") -> Study | None:
         """Return a study, None if there is none of that name; the other errors are those of `of`."""
         where = Place.of(place)
-        if where.path is not None and not where.path.exists():
+        if where.empty:
             return None
-        engine = open_storage(where, create=False)
-        try:
+        engine = open_storage(where, create=True)  # a server may have no tables yet
+        with ExitStack() as otherwise:
+            otherwise.callback(engine.dispose)
             with readable(where), engine.connect() as connection:
-                there = find_study(connection, name) is not None
-        except BaseException:
-            engine.dispose()
-            raise
-        if there:
-            return _loaded(where, engine, name)
-        engine.dispose()
-        return None
+                if find_study(connection.execution_options(reads=True), name) is None:
+                    return None
+            otherwise.pop_all()
+        return _loaded(where, engine, name)
 
     @property
     def folder(self) -> Path:
@@ -289,10 +285,7 @@ def _loaded(place: Place, engine: Engine, name: str) -> Study:
 
 def _made(place: Place, name: str, facts: Mapping[str, Any]) -> tuple[Study, bool]:
     """Return a study and whether it is new."""
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise InputError(
-            f"the name of a study has from 1 to {_LONGEST_NAME} characters, this one {len(name)}"
-        )
+    check_name(name)
     plain = as_facts(facts, f"{place}: the study {name!r}")
     engine = open_storage(place, create=True)
     try:
