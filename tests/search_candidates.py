@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class NoTrialsLeft(Exception):
 def mlp_space(widths: tuple[int, ...] = (16, 16, 16), parts: int = 4) -> Space:
     """Return the space of a perceptron whose hidden layers keep one to all of so many parts."""
     sizes = (8, *widths, 4)
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     graph = capture(nn.Sequential(*layers[:-1]), torch.zeros(1, 8))
     groups = [g for g in graph.groups if g.prunable]
     values = {g.id: [g.size * part // parts for part in range(1, parts + 1)] for g in groups}

@@ -100,12 +100,6 @@ class EpisodicDDPG(DDPG):
             means = self.actor(torch.from_numpy(self._last_obs)).numpy().astype(np.float64)[:, 0]
         episodes = self.num_timesteps // (self.length * n_envs) * n_envs + np.arange(n_envs)
         actions = self.exploration.actions((means + 1) / 2, episodes, self._rng)[:, None].astype(np.float32)
-
-        if self.num_timesteps < learning_starts and getattr(self, "plan", None):
-            t = self.num_timesteps // n_envs % self.length
-            if t == 0:
-                self._planned = np.stack([self.plan(int(e)) for e in episodes])
-            actions = self._planned[:, t : t + 1].astype(np.float32)
         return actions, 2 * actions - 1
 
     @torch.no_grad()

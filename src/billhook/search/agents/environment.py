@@ -52,6 +52,6 @@ class SearchEnvironment(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         return seen, reward_of(self._reward, trial), True, False, {"trial": trial}
 
 
-def box(low: float, size: int) -> spaces.Box:
+def box(low: float, size: int) -> spaces.Box[np.float32]:
     """Return the space of vectors from `low` to 1; a new one, since spaces hold random generators."""
     return spaces.Box(low, 1.0, (size,), np.float32)

@@ -36,18 +36,6 @@ def learn(
         symmetric = options.agent in SYMMETRIC
         env = Lockstep(_Outside(candidates, own), reward, parallel, symmetric=symmetric)
         agent = agent_of(options, env, env.walk.length, trials, seed)
-        import os
-
-        import numpy as np
-
-        if os.environ.get("FITTED"):
-
-            def plan(e):
-                rng = np.random.default_rng([seed, e])
-                row = candidates.costs.fitted(candidates.space.random(rng, 1)[0], rng)
-                return candidates.space.fractions(row)[0][env.walk._features.order]
-
-            agent.plan = plan
         rounds = -(-trials // parallel)
         agent.learn(rounds * parallel * env.walk.length, log_interval=None)  # type: ignore[arg-type]
 

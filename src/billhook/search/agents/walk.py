@@ -89,4 +89,5 @@ class Walk:
         seen[:, REDUCED] = 1 - costs / self._costs.original[self._metric]
         seen[:, LAST] = self._last
         assert seen.shape[1] == len(FEATURES)
-        return np.clip(seen, 0, 1).astype(np.float32)
+        found: Observations = np.clip(seen, 0, 1).astype(np.float32)
+        return found

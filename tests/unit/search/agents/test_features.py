@@ -16,7 +16,7 @@ T, N, C, H, W, STRIDE, K, COST, REST = (
 
 
 def small() -> Graph:
-    """8x8 images: a 3x3 convolution (3 to 8), a depthwise one, a 1x1 with stride 2 (8 to 16), a classifier."""
+    """8x8 images: a 3x3 convolution (3 to 8), a depthwise one, a 1x1 of stride 2 (8 to 16), a classifier."""
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False),
         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
@@ -30,7 +30,9 @@ def small() -> Graph:
 
 def channel_space(graph: Graph) -> Space:
     groups = [g for g in graph.groups if g.prunable]
-    return Space(graph, {g.id: (g.size // 4, g.size) for g in groups}, {g.id: np.arange(g.size) for g in groups})
+    return Space(
+        graph, {g.id: (g.size // 4, g.size) for g in groups}, {g.id: np.arange(g.size) for g in groups}
+    )
 
 
 def test_a_channel_gene_is_seen_as_the_first_layer_that_reads_its_group() -> None:

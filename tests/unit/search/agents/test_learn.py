@@ -58,3 +58,49 @@ def at_random(known: Known, seed: int) -> None:
         while not walk.done:
             walk.step(rng.random(1))
         known.judged.evaluate(walk.rows)
+
+
+@pytest.mark.slow
+def test_the_best_of_all_candidates_is_found_and_later_ones_are_better_than_random_ones() -> None:
+    found, mean, control = 0, [], []
+    for seed in range(10):
+        known, random = Known(seed, 150), Known(seed, 150)
+        search(known, seed, hidden=64)
+        at_random(random, seed)
+        found += known.found
+        mean.append(np.mean([t.accuracy for t in known.judged.done[-50:]]))
+        control.append(np.mean([t.accuracy for t in random.judged.done[-50:]]))
+    assert found >= 8
+    assert np.mean(mean) > np.mean(control) + 0.05
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_same_seed_gives_the_same_candidates_and_none_beyond_the_budget(agent: str) -> None:
+    found = []
+    for seed, draws in ((0, 0), (0, 5), (1, 0)):
+        torch.manual_seed(draws)  # what others draw does not matter
+        torch.rand(draws)
+        known = Known(0, trials=24)
+        found.append(search(known, seed, parallel=2, agent=agent, hidden=16, warmup=4))
+        assert known.judged.costs.within(np.array(found[-1])).all()
+        assert known.judged.batches == [2] * 12
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_others_random_state_and_threads_are_left_alone(agent: str) -> None:
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    search(Known(0, trials=12), 0, agent=agent, hidden=8, warmup=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+def test_a_search_that_begins_anew_asks_for_the_same_candidates() -> None:
+    whole = search(Known(0, trials=30), 0, hidden=16, warmup=8)
+    assert search(Known(0, trials=30), 0, hidden=16, warmup=8) == whole
+
+
+def test_an_accuracy_that_is_no_number_stops_the_agent() -> None:
+    judged = Judged(SPACE, lambda g: np.nan, Budget(macs=0.5))
+    with pytest.raises(InputError, match="reward 'error' of trial 0 is nan"):
+        learn(judged, AgentOptions(hidden=8), "error", trials=10, parallel=1, seed=0)

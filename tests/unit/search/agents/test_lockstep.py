@@ -47,9 +47,11 @@ def test_each_is_what_a_single_environment_would_be() -> None:
 def test_the_end_of_the_trials_is_passed_on_in_the_middle_of_a_batch() -> None:
     judged = candidates(trials=6)
     env = Lockstep(judged, episodes=4)
+    action = np.full((4, 1), 0.5, np.float32)
+    for _ in range(5):
+        env.step(action)
     with pytest.raises(NoTrialsLeft):
-        for _ in range(9):
-            env.step(np.full((4, 1), 0.5, np.float32))
+        env.step(action)
     assert len(judged.done) == 6
 
 

@@ -9,7 +9,7 @@ from billhook.search.agents.randomness import OwnRandomness
 
 
 def draws() -> tuple[float, float, float]:
-    return random.random(), float(np.random.random()), float(torch.rand(1))  # noqa: NPY002
+    return random.random(), float(np.random.random()), float(torch.rand(1))
 
 
 def test_draws_inside_follow_from_the_seed() -> None:

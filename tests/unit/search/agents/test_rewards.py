@@ -32,5 +32,5 @@ def test_rewards_that_know_costs_prefer_the_smaller_network(name: str) -> None:
 
 @pytest.mark.parametrize("accuracy", [math.nan, math.inf])
 def test_a_reward_that_is_no_number_names_the_trial(accuracy: float) -> None:
-    with pytest.raises(InputError, match="'error' of trial 7 is .* cannot learn"):
+    with pytest.raises(InputError, match=r"'error' of trial 7 is .* cannot learn"):
         reward_of("error", trial(accuracy))

@@ -43,5 +43,5 @@ def test_a_new_episode_starts_from_nothing() -> None:
 
 
 def test_a_budget_below_the_floor_is_refused_at_once_and_the_range_is_named() -> None:
-    with pytest.raises(BudgetError, match="macs .* cannot be met: .* reach from"):
+    with pytest.raises(BudgetError, match=r"macs .* cannot be met: .* reach from"):
         Walk(Judged(mlp_space(), lambda g: 0.0, Budget(macs=0.01)))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from billhook.allocate.budget import Budget
-from billhook.search.agents.wall import behind_wall
 from billhook.search.agents.walk import Walk
+from billhook.search.agents.wall import behind_wall
 from billhook.search.costs import SearchCosts
 from billhook.search.space import Floats, Genes, Space
 from tests.search_candidates import Judged, mlp_space
