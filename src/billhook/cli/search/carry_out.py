@@ -22,6 +22,7 @@ def carry_out(ctx: typer.Context, terminal: Terminal, recipe: Recipe) -> None:
     from billhook.errors import BillhookError
     from billhook.pipeline import Subject
     from billhook.pipeline.searching import run_search, search_of
+    from billhook.search.place import Place
     from billhook.search.study import Study
 
     wanted, subject = search_of(recipe), Subject(recipe)
@@ -34,7 +35,7 @@ def carry_out(ctx: typer.Context, terminal: Terminal, recipe: Recipe) -> None:
     if known:
         terminal.say(f"  {known} trials are finished already")
     name = f" --study-name {shlex.quote(wanted.name)}" if wanted.name != "search" else ""
-    study_place = shlex.quote(wanted.study)
+    study_place = shlex.quote(str(Place.of(wanted.study)))  # without a password
     on_failure(ctx, f"finished trials are kept; go on with: billhook search resume {study_place}{name}")
     with SearchProgress(terminal, known=known) as progress:
         run_search(subject, on_trial=progress.show, bars=not terminal.quiet)

@@ -79,6 +79,7 @@ def export(
     from billhook.pipeline.searching import recipe_of
     from billhook.recipe import save
     from billhook.report.search_record import SearchRecord
+    from billhook.search.place import Place
     from billhook.search.study import Study as Trials
 
     terminal = Terminal(as_json, quiet)
@@ -99,7 +100,7 @@ def export(
         }
     )
     with closing(Trials.open(study, study_name or "search")) as kept, tempfile.TemporaryDirectory() as folder:
-        chosen = _chosen(SearchRecord.of(kept, study), trial)
+        chosen = _chosen(SearchRecord.of(kept, str(Place.of(study))), trial)
         terminal.say("  looking at the network …")
         plan = plan_of(kept, chosen, Subject(recipe_of(kept)))
         if plan_only is not None:

@@ -20,10 +20,11 @@ def read(place: str, name: str | None) -> SearchRecord:
         StorageError: if there is none, or it cannot be read.
     """
     from billhook.report.search_record import SearchRecord
+    from billhook.search.place import Place
     from billhook.search.study import Study
 
     with closing(Study.open(place, name or "search")) as study:
-        return SearchRecord.of(study, place)
+        return SearchRecord.of(study, str(Place.of(place)))
 
 
 def shown(terminal: Terminal, place: str, name: str | None, top: int = TOP) -> None:
