@@ -70,11 +70,15 @@ class InheritedWeights(Objective):
         self._repair = settings.repair
         self._reconstruction: Reconstruction | None = None
         self._settling: list[Any] = []
-        if settings.repair == "reconstruct" and self.space.groups:
+        if settings.repair == "reconstruct":
             calibration = Calibration(problem.calibration(), problem.loss)
             batches = len(problem.calibration())
             self._reconstruction = Reconstruction(
-                problem.model, self.space.groups, calibration, batches=batches, seed=problem.seed
+                problem.model,
+                problem.scope.select(self.space.graph.groups),
+                calibration,
+                batches=batches,
+                seed=problem.seed,
             )
         elif settings.repair == "recalibrate":
             device = device_of(problem.model)
@@ -89,7 +93,11 @@ class InheritedWeights(Objective):
             tensors = {**self._tensors, **self._reconstruction.tensors(keep)}
         plan = self.space.plan(genes, tensors)
         network = sliced(self.space.graph, plan, tensors)
-        impose_(dict(network.named_parameters()), plan.patterns)
+        weights = dict(network.named_parameters())
+        if self._reconstruction is not None:
+            self._reconstruction.thin_out_(weights, keep, plan.patterns)
+        else:
+            impose_(weights, plan.patterns)
         if self._settling:
             settle_statistics_(network, self._settling)
         accuracy, loss = self._judge(network)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from billhook.criteria import Calibration
 from billhook.graph import ChannelGroup
 from billhook.graph.plan import Keep
+from billhook.graph.structure import Structure, impose_
 from billhook.train.reader_layers import ReaderLayer, supported_readers
-from billhook.train.reconstruction import Moments, moments, refitted
+from billhook.train.reconstruction import Moments, moments, refitted, refitted_on_support
 
 MOST_COLUMNS = 2400  # a layer that reads more would take more time than its candidates' evaluation
 _REMEMBERED = 2**26  # weights
@@ -77,6 +80,35 @@ class Reconstruction:
             result |= self._solved[key]
         return result
 
+    @torch.no_grad()
+    def thin_out_(
+        self, weights: Mapping[str, Tensor], keep: Mapping[str, Keep], structures: Mapping[str, Structure]
+    ) -> None:
+        """Give tensors their structures, in place, and let what is left of each make up for its zeros.
+
+        Tensors that no pruned group's readers have, and those of grouped and transposed convolutions, get
+        their structures only.
+
+        Args:
+            weights: Parameters of the sliced network, still dense.
+            keep: Units that stay.
+            structures: Of the sliced tensors.
+        """
+        dense = {name: weights[name].clone() for name in structures}
+        impose_(weights, structures)
+        for layer, (second, _) in self._parts:
+            structure = structures.get(layer.name)
+            if structure is None or not layer.plain:
+                continue
+            gone = layer.gone(keep)
+            if gone is not None:
+                second = second[:, ~gone][:, :, ~gone]
+            matrix = layer.joined(dense[layer.name], weights)
+            support = layer.supported(structure.mask)
+            solved = refitted_on_support(matrix, matrix @ second, second, support, self._damping)
+            for name, tensor in layer.tensors(solved, structure.shape).items():
+                weights[name].copy_(tensor)
+
     def _remember(self, key: tuple[str, bytes], tensors: dict[str, Tensor]) -> None:
         self._solved[key] = tensors
         self._size += sum(t.numel() for t in tensors.values())
@@ -93,6 +125,20 @@ class _Layer:
         self._units = {name: columns.clone() for name, columns in reader.units.items()}
         self._form = reader.form
 
+    @property
+    def plain(self) -> bool:
+        """True if one matrix multiplies all inputs."""
+        return len(self.matrix) == 1 and not self._form.transposed
+
+    def joined(self, weight: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        """Return a sliced weight, with its bias as last column if there is one: [1, outputs, columns]."""
+        rows = weight.reshape(1, len(weight), -1)
+        return torch.cat([rows, others[self._bias].view(1, -1, 1)], 2) if self._form.bias else rows
+
+    def supported(self, mask: Tensor) -> Tensor:
+        """Return a mask of a sliced weight like `joined`: a bias may be anything."""
+        return functional.pad(mask.reshape(1, len(mask), -1), (0, int(self._form.bias)), value=True)
+
     def gone(self, keep: Mapping[str, Keep]) -> Tensor | None:
         """Return which columns are those of units that leave: mask [columns]; None if none are."""
         gone = torch.zeros(self.matrix.shape[2], dtype=torch.bool)
@@ -101,12 +147,17 @@ class _Layer:
                 gone[columns[torch.from_numpy(~keep[name])].flatten()] = True
         return gone if gone.any() else None
 
-    def tensors(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Return the weight, and the bias if there is one, by name."""
-        weight, bias = self._form.split(matrix)
-        owner = self.name.rpartition(".")[0]
+    def tensors(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> dict[str, Tensor]:
+        """Return the weight, of this shape if it is a sliced one, and the bias if there is one, by name."""
+        form = self._form if shape is None else replace(self._form, shape=shape)
+        weight, bias = form.split(matrix)
         own = {self.name: weight.contiguous()}
-        return own if bias is None else own | {f"{owner}.bias" if owner else "bias": bias}
+        return own if bias is None else own | {self._bias: bias}
+
+    @property
+    def _bias(self) -> str:
+        owner = self.name.rpartition(".")[0]
+        return f"{owner}.bias" if owner else "bias"
 
 
 def _means(sums: Moments) -> tuple[Tensor, Tensor]:

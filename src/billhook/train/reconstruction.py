@@ -165,6 +165,40 @@ def refitted(matrix: Tensor, cross: Tensor, second: Tensor, gone: Tensor, dampin
     return result
 
 
+def refitted_on_support(
+    matrix: Tensor, cross: Tensor, second: Tensor, support: Tensor, damping: float, *, steps: int = 12
+) -> Tensor:
+    """Return the W' that is zero outside `support` and minimises E‖y − W'x‖² + λ‖W' − W‖², nearly.
+
+    Every output has its own support, so there is no common linear system; conjugate gradients, preconditioned
+    with the diagonal, solve all outputs side by side at one product with E[x xᵀ] per step.
+
+    Args:
+        matrix: W, [blocks, outputs, columns]; what lies outside the support does not count.
+        cross: E[y xᵀ], of the same shape.
+        second: E[x xᵀ], [blocks, columns, columns].
+        support: True where W' may differ from zero, of the shape of `matrix`.
+        damping: As in `damped`.
+        steps: Of the conjugate gradients.
+    """
+    inside = support.to(matrix)
+    hessian = damped(second, damping)
+    scale = hessian.diagonal(dim1=1, dim2=2)[:, None]
+    pull = scale - second.diagonal(dim1=1, dim2=2)[:, None]  # λ
+    result = matrix * inside
+    residual = (cross + result * pull - result @ hessian) * inside
+    direction = residual / scale
+    product = (residual * direction).sum(2, keepdim=True)
+    for _ in range(steps):
+        image = (direction @ hessian) * inside
+        length = product / (direction * image).sum(2, keepdim=True).clamp_min(1e-30)
+        result = result + length * direction
+        residual = residual - length * image
+        before, product = product, (residual * residual / scale).sum(2, keepdim=True)
+        direction = residual / scale + product / before.clamp_min(1e-30) * direction
+    return result
+
+
 def taken(calibration: Calibration, batches: int, seed: int) -> Calibration:
     """Return the calibration with its first batches in memory, for those who read them again and again.
 
