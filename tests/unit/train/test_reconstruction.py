@@ -12,7 +12,7 @@ from billhook.errors import InputError
 from billhook.graph import capture
 from billhook.train import reconstruction
 from billhook.train.reader_layers import find_readers
-from billhook.train.reconstruction import contributions, moments, taken
+from billhook.train.reconstruction import contributions, moments, refitted, taken
 from tests.hand_made import group, member
 from tests.networks import batches, build
 
@@ -167,3 +167,36 @@ def test_a_layer_that_is_not_called_is_an_error() -> None:
     data = Calibration([(torch.randn(2, 3), torch.zeros(2))])
     with pytest.raises(InputError, match=r"the layer of b.weight is never called as a module"):
         moments(model, find_readers(model, [hidden], method="x"), data, batches=1, positions=1)
+
+
+def _with_a_twin() -> tuple[Tensor, Tensor, Tensor]:
+    """Return 200 rows of six inputs of which the last is the third again, W [4, 6] and E[x xᵀ]."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 6, generator=generator, dtype=torch.float64)
+    x[:, 5] = x[:, 2]
+    return x, torch.randn(4, 6, generator=generator, dtype=torch.float64), (x.T @ x)[None] / len(x)
+
+
+def test_a_twin_takes_over_the_weights_of_the_column_that_leaves() -> None:
+    x, matrix, second = _with_a_twin()
+    gone = torch.arange(6) == 5
+    found = refitted(matrix[None], matrix[None] @ second, second, gone, 1e-9)[0]
+    torch.testing.assert_close(found[:, 2], matrix[:, 2] + matrix[:, 5], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[:, [0, 1, 3, 4]], matrix[:, [0, 1, 3, 4]], rtol=0, atol=1e-6)
+    assert not found[:, 5].any()
+    torch.testing.assert_close(x @ found.T, x @ matrix.T, rtol=0, atol=1e-5)
+
+
+def test_what_is_refitted_is_the_least_squares_solution() -> None:
+    x, matrix, second = _with_a_twin()
+    gone = torch.tensor([False, True, False, False, True, True])
+    found = refitted(matrix[None], matrix[None] @ second, second, gone, 1e-9)[0]
+    wanted = torch.linalg.lstsq(x[:, ~gone], x @ matrix.T).solution.T
+    torch.testing.assert_close(found[:, ~gone], wanted, rtol=0, atol=1e-6)
+
+
+def test_nothing_changes_if_nothing_leaves() -> None:
+    _, matrix, second = _with_a_twin()
+    none = torch.zeros(6, dtype=torch.bool)
+    found = refitted(matrix[None], matrix[None] @ second, second, none, 1e-6)[0]
+    torch.testing.assert_close(found, matrix, rtol=0, atol=1e-6)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 INFO = Info(
     "an agent decides layer by layer; a wall keeps it within the budget",
     "He et al., ECCV 2018, arXiv:1802.03494",
+    notes="agent=td3, sac or ppo instead of DDPG; needs a budget, or a reward that knows costs",
 )
 
 
