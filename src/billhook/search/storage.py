@@ -136,7 +136,7 @@ def _message(place: Place, error: BaseException) -> str:
     for sign, advice in _ADVICE.items():
         if sign in text:
             return f"{place}: {advice}"
-    if isinstance(error, exc.InterfaceError) or "network error" in text:
+    if place.path is None and isinstance(error, (exc.InterfaceError, OSError)):
         return f"{place}: the server does not answer ({text}); check that it runs and can be reached"
     return f"{place}: the data base cannot be used: {text}"
 

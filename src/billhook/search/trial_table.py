@@ -50,7 +50,10 @@ def add_study(engine: Engine, name: str, facts: Mapping[str, Any]) -> bool:
     """Add a study with its facts as attributes; False if there is one of that name."""
     try:
         with engine.begin() as connection:
-            if find_study(connection, name) is not None:
+            if (found := find_study(connection, name)) is not None:
+                # Changes nothing, but shows now what could not be written after the first evaluation.
+                same = update(_STUDIES).where(_STUDIES.c.study_id == found[0])
+                connection.execute(same.values(study_name=name))
                 return False
             study = _inserted(connection, _STUDIES, {"study_name": name})
             objectives = list(facts["objectives"])
