@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from billhook.errors import BudgetError, InputError
 from billhook.options import Above, Flag, Number, OneOf, OrNone, option
 from billhook.registry import Info
+from billhook.search.evolution.bounds import Bounds
 from billhook.search.evolution.least import least_fractions
-from billhook.search.evolution.offspring import Bounds, offspring
+from billhook.search.evolution.offspring import offspring
 from billhook.search.evolution.operators import without_repeats
 from billhook.search.evolution.selection import by_individual, latency_targets, nsga2, unds
-from billhook.search.pareto import Rows
+from billhook.search.pareto import Costs, Rows
 from billhook.search.problem import SearchProblem
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session
@@ -33,6 +34,7 @@ INFO = Info(
 )
 
 _COUNT = Number(1, integer=True)
+_USED_UP = 0.9  # of the budget: what costs more has used it up
 _FIRST, _BREEDING, _TARGETS = 0, 1, 2  # what a generator of random numbers is for
 
 
@@ -53,9 +55,10 @@ class Jcw(Searcher):
         Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021 (ECCV
         2022 as "Multi-granularity Pruning for Model Acceleration on Mobile Devices"). arXiv:2110.08013.
     Differs from the source:
-        Any network, pattern and cost. With a budget, no candidate exceeds it, and the latencies that are
-        selected for end there. The network's spaces say which densities there are (a tenth to 1 by default).
-        protect=True sets the bounds of its ResNet-18.
+        Any network, pattern and cost; the space says which widths and densities there are. protect=True sets
+        the bounds of its ResNet-18. The source knows no budget; with one, every candidate uses it up, and its
+        loss alone decides. Then, and wherever trials are few, a population of a twentieth of them is better
+        than the source's (ResNet-20, 200 trials, inherited weights).
     """
 
     objectives: ClassVar[tuple[str, ...]] = ("loss", "cost")
@@ -106,13 +109,14 @@ class Jcw(Searcher):
         judge = self._shared(session) if self.evaluation == "shared" else InheritedGenerations(session, {})
         population = self._first(session, bounds)
         for generation in range(session.trials):
+            rng = _rng(session, _BREEDING, generation)
             children = offspring(
                 population,
                 self.population,
                 bounds,
-                _rng(session, _BREEDING, generation),
+                rng,
                 known=judge.known,
-                allowed=session.costs.within if session.costs.limits else None,
+                repair=_repair(session, bounds, rng),
                 crossover_eta=self.crossover_eta,
                 crossover_prob=self.crossover_prob,
                 mutation_eta=self.mutation_eta,
@@ -123,11 +127,12 @@ class Jcw(Searcher):
             table = np.array([(t.loss, t.costs[session.metric]) for t in trials])
             population = np.array([trials[i].genes for i in select(table)], dtype=np.int64)
 
-    def _selection(self, session: Session, bounds: Bounds) -> Callable[[Any], Rows]:
+    def _selection(self, session: Session, bounds: Bounds) -> Callable[[Costs], Rows]:
         """Return who survives, as a function of (loss, cost)."""
         metric, costs = session.metric, session.costs
         ends = costs.of(np.stack([bounds.low, bounds.high]), (metric,))[metric]
-        low, high = float(ends[0]), min(float(ends[1]), costs.limits.get(metric, np.inf))
+        limit = costs.limits.get(metric, np.inf)
+        low, high = float(ends[0]), min(float(ends[1]), limit)
         _require_dense_costs_more(session, bounds)
         if not costs.within(bounds.low)[0]:
             raise BudgetError(
@@ -136,20 +141,28 @@ class Jcw(Searcher):
                 "original. Lower these options, or raise the budget",
                 {metric: low},
             )
+
+        def judged(table: Costs) -> Costs:
+            """Let what uses the budget up cost as much as it: which steps genes have is no merit."""
+            losses, found = table.T
+            return np.stack([losses, np.where(found > _USED_UP * limit, limit, found)], 1)
+
         if self.selection == "nsga2":
-            return lambda table: nsga2(table, self.population)
+            return lambda table: nsga2(judged(table), self.population)
         rng = None if self.spread == "even" else _rng(session, _TARGETS, 0)
         targets = latency_targets(low, high, self.targets, rng)
         choose = unds if self.selection == "unds" else by_individual
-        return lambda table: choose(table, targets, self.population)
+        return lambda table: choose(judged(table), targets, self.population)
 
     def _first(self, session: Session, bounds: Bounds) -> Genes:
         """Return the first population: random, within the budget, all different if there are so many."""
         rng = _rng(session, _FIRST, 0)
+        repair = _repair(session, bounds, rng)
         found = np.zeros((0, len(bounds.low)), dtype=np.int64)
         for _ in range(16):
-            drawn = bounds.random(rng, self.population)
-            new = [bounds.lowered(row, session.costs.within, rng) for row in drawn]
+            new = bounds.random(rng, self.population)
+            if repair is not None:
+                new = np.stack([repair(row) for row in new])
             found = without_repeats(np.concatenate([found, new]))[: self.population]
             if len(found) == self.population:
                 break
@@ -186,6 +199,16 @@ class Jcw(Searcher):
 
 def _rng(session: Session, purpose: int, generation: int) -> np.random.Generator:
     return np.random.default_rng([session.seed, purpose, generation])
+
+
+def _repair(session: Session, bounds: Bounds, rng: np.random.Generator) -> Callable[[Genes], Genes] | None:
+    """Return what makes a row fit the budget: lowers it, and raises it if cost is what the budget bounds."""
+    costs = session.costs
+    if not costs.limits:
+        return None
+    if session.metric not in costs.limits:
+        return lambda row: bounds.lowered(row, costs.within, rng)
+    return lambda row: bounds.raised(bounds.lowered(row, costs.within, rng), costs.within, rng)
 
 
 def _require_dense_costs_more(session: Session, bounds: Bounds) -> None:
