@@ -19,6 +19,7 @@ class Exploration:
         warmup: Episodes at the start with actions that are uniform over [0, 1].
         sigma: Standard deviation in the first episode after that.
         decay: Factor on it from one episode to the next.
+        least: It falls no further than this.
 
     References:
         He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018, section
@@ -28,6 +29,7 @@ class Exploration:
     warmup: int
     sigma: float = 0.5
     decay: float = 0.95
+    least: float = 0.0
 
     def actions(self, means: Floats, episodes: npt.NDArray[np.int64], rng: np.random.Generator) -> Floats:
         """Return what is done where the policy says `means`.
@@ -39,6 +41,7 @@ class Exploration:
         """
         drawn = rng.random(means.shape)
         sigmas = self.sigma * self.decay ** np.maximum(episodes - self.warmup, 0)
+        sigmas = np.maximum(sigmas, min(self.least, self.sigma))
         return np.where(episodes < self.warmup, drawn, truncated_normal(means, sigmas, drawn))
 
 
