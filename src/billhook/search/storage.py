@@ -67,17 +67,20 @@ def readable(place: Place) -> Generator[None]:
 
 def _open(place: Place, options: dict[str, Any], create: bool) -> sqlalchemy.Engine:
     for attempt in range(_RACES):
+        # In two steps, so that what it has opened can be closed if it fails.
+        storage = object.__new__(optuna.storages.RDBStorage)
         try:
-            # Optuna formats its URLs, and needs one that it can read; the creator knows the path.
-            storage = optuna.storages.RDBStorage(
-                place.url.replace("{", "{{").replace("}", "}}"), options, skip_table_creation=not create
-            )
-        except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as e:
+            # Optuna formats its URLs; of a file it need not know the path, the creator does.
+            url = place.url.replace("{", "{{").replace("}", "}}")
+            optuna.storages.RDBStorage.__init__(storage, url, options, skip_table_creation=not create)
+        except Exception as e:
+            if hasattr(storage, "engine"):
+                storage.engine.dispose()
+            if isinstance(e, RuntimeError):  # the tables are those of another version of Optuna
+                raise StorageError(f"{place}: {e}") from None
             if not create or not _is_race(e) or attempt == _RACES - 1:
                 raise
             time.sleep(0.1 * 2**attempt)  # another process makes the tables right now
-        except RuntimeError as e:  # tables of another version of Optuna
-            raise StorageError(f"{place}: {e}") from None
         else:
             break
     engine = storage.engine
@@ -86,9 +89,10 @@ def _open(place: Place, options: dict[str, Any], create: bool) -> sqlalchemy.Eng
     return engine
 
 
-def _is_race(error: exc.SQLAlchemyError) -> bool:
-    text = str(error)
-    return "already exists" in text or "duplicate key" in text or "UNIQUE constraint" in text
+def _is_race(error: Exception) -> bool:
+    if not isinstance(error, exc.SQLAlchemyError):
+        return False
+    return any(sign in str(error) for sign in ("already exists", "duplicate key", "UNIQUE constraint"))
 
 
 def _begin(connection: sqlalchemy.Connection) -> None:

@@ -151,7 +151,9 @@ def test_odd_names_of_files_are_fine(tmp_path: Path) -> None:
         assert sorted(study.finished()) == [0]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pg8000 leaves its socket open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # pg8000 leaves its socket open
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "_ANSWER_WITHIN", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
