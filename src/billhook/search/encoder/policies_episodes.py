@@ -41,6 +41,8 @@ class PruningEpisodes(VecEnv):
         overshoots the budget.
     """
 
+    render_mode = None  # as the base class asks for
+
     def __init__(self, costs: SearchCosts, judge: Judge, episodes: int, steps: int = 5) -> None:
         genes = len(costs.space.genes)
         super().__init__(
