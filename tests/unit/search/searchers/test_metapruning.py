@@ -78,9 +78,10 @@ def test_a_search_that_was_killed_while_it_trained_finds_the_same(
             raise KeyboardInterrupt
         before_step(self, context)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(training.DrawWidths, "before_step", killed)
-        search(searched, "metapruning", options=SHORT, trials=6, study=study)
+        with pytest.raises(KeyboardInterrupt):
+            search(searched, "metapruning", options=SHORT, trials=6, study=study)
     found = search(searched, "metapruning", options=SHORT, trials=6, study=study)
     assert [(t.genes, t.loss) for t in found.trials] == [(t.genes, t.loss) for t in whole.trials]
 
