@@ -60,6 +60,7 @@ class PruningNet(nn.Module):
         for name in self._plain:
             value = tensors[name].detach().clone()
             put(self.plain, name, nn.Parameter(value) if name in program.parameters else value)
+        self.to(next(iter(tensors.values())).device)
 
     @property
     def factorised(self) -> tuple[str, ...]:  # noqa: D102 (told above)

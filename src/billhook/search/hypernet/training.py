@@ -82,4 +82,4 @@ def train_widths(
     )
     network.row = network.space.highest
     write_tensors(path, network)
-    rmtree(checkpoints)
+    rmtree(checkpoints, ignore_errors=True)  # another process may have been at it as well

@@ -28,9 +28,11 @@ INFO = Info(
     "Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258",
     needs_data=True,
     trains=True,
-    notes="widths only; trains its own weights first, start='scratch' as the paper does",
+    notes="widths only; first trains a network that generates weights",
 )
 _COUNT = Number(1, integer=True)
+_LR = {"trained": 0.03, "scratch": 0.1}
+_SPREAD = {"trained": 0.0, "scratch": 1.0}  # all widths begin with the trained weights; see `make_generator`
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class MetaPruning(Searcher):
         Liu et al., "MetaPruning: Meta Learning for Automatic Neural Network Channel Pruning", ICCV 2019.
         arXiv:1903.10258.
     Differs from the source:
+        Generated weights begin with the trained ones, so that little training is enough; `start="scratch"` is
+        the paper's. Small VGG, Fashion-MNIST, one epoch: 13 candidates of 40 % MACs have 89.3 % on average,
+        from scratch 79.7 %. Rank correlation with training each of 20 candidates from scratch (four
+        convolutions, digits, means over three seeds): 0.78 against 0.64 to 0.71 after 100 steps, 0.69 against
+        0.66 to 0.76 after 400; inherited weights with new statistics have 0.51.
         The evolution ends with the trials; with fewer than the paper's 1,050, both the size and the number of
         generations are smaller. Statistics of batch norms are plain averages over the calibration images. See
         also `PruningNet` and `Evolution`.
@@ -55,16 +62,19 @@ class MetaPruning(Searcher):
         4, _COUNT, "passes over the data that train the PruningNet; ignored if steps is given"
     )
     steps: int | None = option(None, OrNone(_COUNT), "training steps of the PruningNet")
-    lr: float = option(0.1, Above(0), "its first learning rate, which falls to 0 along a line")
+    lr: float | None = option(
+        None,
+        OrNone(Above(0)),
+        "its first learning rate, which falls to 0 along a line; None: 0.03, from scratch 0.1",
+    )
     weight_decay: float = option(4e-5, Number(0), "of its training")
     start: str = option(
-        "scratch",
-        OneOf("scratch", "trained"),
-        "what generated weights begin with: random numbers, as in the paper, or the trained weights",
+        "trained",
+        OneOf("trained", "scratch"),
+        "what generated weights begin with: the trained weights, or random numbers as in the paper",
     )
     hidden: int = option(32, _COUNT, "outputs of the first generating layers")
     limit: int = option(2**22, _COUNT, "numbers in a second generating layer; larger ones are factorised")
-    spread: float = option(0.5, Number(0), "how much weights of different widths differ at the beginning")
 
     def check(self, problem: SearchProblem) -> None:
         """Raise `InputError` for a search of densities, and without budget or training data."""
@@ -108,7 +118,7 @@ class MetaPruning(Searcher):
                 dict(named_tensors(model)),
                 hidden=self.hidden,
                 limit=self.limit,
-                spread=self.spread,
+                spread=_SPREAD[self.start],
             )
         key = self.key(problem)
         folder = session.folder / f"pruning-net-{key[-12:]}"
@@ -121,7 +131,7 @@ class MetaPruning(Searcher):
         return FitConfig(
             epochs=self.epochs,
             steps=self.steps,
-            lr=self.lr,
+            lr=self.lr or _LR[self.start],
             schedule="linear",
             nesterov=False,
             weight_decay=self.weight_decay,
@@ -131,7 +141,7 @@ class MetaPruning(Searcher):
     def key(self, problem: SearchProblem) -> str:
         """Return a name for the PruningNet and for how candidates are judged with it."""
         told = {
-            "form": [self.hidden, self.limit, self.spread, self.start],
+            "form": [self.hidden, self.limit, self.start],
             "training": self.config(problem).identity(),
             "batches": len(as_batches(problem.data)),
             "space": problem.space.signature,

@@ -14,6 +14,7 @@ from billhook.errors import InputError
 from billhook.search.driver import search
 from billhook.search.hypernet import training
 from billhook.search.searchers.metapruning import MetaPruning
+from billhook.train import StepContext
 from tests.networks import build
 from tests.search import problem, problem_of
 
@@ -65,11 +66,31 @@ def test_a_search_goes_on_without_training_again(tmp_path: Path, fits: list[str]
     ]
 
 
+def test_a_search_that_was_killed_while_it_trained_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, study = problem("residual", Budget(macs=0.5)), tmp_path / "s.db"
+    whole = search(searched, "metapruning", options=SHORT, trials=6)
+    before_step = training.DrawWidths.before_step
+
+    def killed(self: Any, context: StepContext) -> None:
+        if context.step == 4:
+            raise KeyboardInterrupt
+        before_step(self, context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.DrawWidths, "before_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    found = search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    assert [(t.genes, t.loss) for t in found.trials] == [(t.genes, t.loss) for t in whole.trials]
+
+
 def test_what_changes_the_weights_changes_the_key() -> None:
     searched = problem("residual", Budget(macs=0.5))
     keys = {
         MetaPruning(**given).key(searched)
-        for given in ({}, {"steps": 3}, {"lr": 0.2}, {"start": "trained"}, {"hidden": 8}, {"limit": 9})
+        for given in ({}, {"steps": 3}, {"lr": 0.2}, {"start": "scratch"}, {"hidden": 8}, {"limit": 9})
     }
     assert len(keys) == 6
     assert MetaPruning(population=8, probability=0.5).key(searched) == MetaPruning().key(searched)
