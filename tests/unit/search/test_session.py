@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-<<<<<<< HEAD
-=======
-from billhook.search.workers import open_workers
->>>>>>> 97662c9 (JCW with a budget: every candidate uses it up)
 
 from billhook.allocate.budget import Budget
 from billhook.errors import InputError, StorageError
 from billhook.search.costs import SearchCosts
 from billhook.search.session import Session, StopSearch
 from billhook.search.study import Study
-<<<<<<< HEAD
 from billhook.search.workers import open_workers
-=======
->>>>>>> 97662c9 (JCW with a budget: every candidate uses it up)
 from tests.search import Table, problem
 
 Open = Callable[..., Session]
