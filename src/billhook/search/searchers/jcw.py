@@ -30,7 +30,7 @@ INFO = Info(
     "Liu et al., Joint Channel and Weight Pruning, ECCV 2022, arXiv:2110.08013",
     needs_data=True,
     trains=True,
-    notes="evaluation=inherited does not train; densities need pattern=4x1|dense and a latency",
+    notes="evaluation=inherited does not train; with pattern=4x1|dense, densities are searched too",
 )
 
 _COUNT = Number(1, integer=True)
@@ -131,16 +131,12 @@ class Jcw(Searcher):
         """Return who survives, as a function of (loss, cost)."""
         metric, costs = session.metric, session.costs
         ends = costs.of(np.stack([bounds.low, bounds.high]), (metric,))[metric]
+        low, high = float(ends[0]), float(ends[1])
         limit = costs.limits.get(metric, np.inf)
-        low, high = float(ends[0]), min(float(ends[1]), limit)
-        _require_dense_costs_more(session, bounds)
-        if not costs.within(bounds.low)[0]:
-            raise BudgetError(
-                f"no candidate keeps the budget with the options channels={self.channels:g} and "
-                f"density={self.density:g}: the least {metric} is {low / costs.original[metric]:.1%} of the "
-                "original. Lower these options, or raise the budget",
-                {metric: low},
-            )
+        limit = (
+            limit if limit < high else np.inf
+        )  # of a budget that all candidates keep there is nothing to say
+        self._require_reachable(session, bounds)
 
         def judged(table: Costs) -> Costs:
             """Let what uses the budget up cost as much as it: which steps genes have is no merit."""
@@ -150,9 +146,22 @@ class Jcw(Searcher):
         if self.selection == "nsga2":
             return lambda table: nsga2(judged(table), self.population)
         rng = None if self.spread == "even" else _rng(session, _TARGETS, 0)
-        targets = latency_targets(low, high, self.targets, rng)
+        targets = latency_targets(low, min(high, limit), self.targets, rng)
         choose = unds if self.selection == "unds" else by_individual
         return lambda table: choose(judged(table), targets, self.population)
+
+    def _require_reachable(self, session: Session, bounds: Bounds) -> None:
+        costs = session.costs
+        for metric, limit in costs.limits.items():
+            least = float(costs.of(bounds.low, (metric,))[metric][0])
+            if least > limit:
+                whole = costs.original[metric]
+                raise BudgetError(
+                    f"no candidate keeps the budget with the options channels={self.channels:g} and density="
+                    f"{self.density:g}: the least {metric} is {least / whole:.1%} of the original, the bound "
+                    f"{limit / whole:.1%}. Lower these options, or raise the budget",
+                    {metric: least},
+                )
 
     def _first(self, session: Session, bounds: Bounds) -> Genes:
         """Return the first population: random, within the budget, all different if there are so many."""
@@ -204,25 +213,11 @@ def _rng(session: Session, purpose: int, generation: int) -> np.random.Generator
 def _repair(session: Session, bounds: Bounds, rng: np.random.Generator) -> Callable[[Genes], Genes] | None:
     """Return what makes a row fit the budget: lowers it, and raises it if cost is what the budget bounds."""
     costs = session.costs
-    if not costs.limits:
+    if costs.within(bounds.high)[0]:
         return None
     if session.metric not in costs.limits:
         return lambda row: bounds.lowered(row, costs.within, rng)
     return lambda row: bounds.raised(bounds.lowered(row, costs.within, rng), costs.within, rng)
-
-
-def _require_dense_costs_more(session: Session, bounds: Bounds) -> None:
-    """Raise `InputError` if densities make no difference to the cost: then all of them would become 1."""
-    space = session.space
-    if not space.layers:
-        return
-    sparse = np.concatenate([bounds.high[: len(space.groups)], bounds.low[len(space.groups) :]])
-    dense, less = session.costs.of(np.stack([bounds.high, sparse]), (session.metric,))[session.metric]
-    if not less < dense and (bounds.low[len(space.groups) :] < bounds.high[len(space.groups) :]).any():
-        raise InputError(
-            f"densities are searched, but {session.metric} is the same for all of them: search for "
-            "latency (metric=latency), or leave the pattern out"
-        )
 
 
 ENTRY = Jcw

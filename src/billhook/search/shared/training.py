@@ -117,13 +117,15 @@ def first_channels(space: Space) -> Space:
     Weights that nobody has trained are all alike, so the order does not matter; slices from the beginning are
     views, without copies.
     """
-    return Space(
+    first = Space(
         space.graph,
         {g.id: [round(v) for v in gene.values] for g, gene in zip(space.groups, space.genes, strict=False)},
         {g.id: np.arange(g.size) for g in space.groups},
         {g.target: g.values for g in space.genes if g.kind == "density"},
         space.patterns,
+        space.whole,
     )
+    return first if space.model is None else first.of(space.model)
 
 
 def _digest(space: Space, rows: Sequence[Genes], training: Training, seed: int) -> str:
