@@ -37,7 +37,7 @@ def agent_of(options: AgentOptions, env: VecEnv, length: int, trials: int, seed:
         return EpisodicDDPG(
             env,
             length,
-            Exploration(warmup, options.sigma, options.sigma_decay, options.sigma_least),
+            Exploration(warmup, options.sigma, options.sigma_decay, options.least_sigma),
             hidden=options.hidden,
             actor_lr=options.actor_lr,
             critic_lr=options.critic_lr,

@@ -21,7 +21,7 @@ class AgentOptions(Configurable):
     )
     sigma: float = option(0.5, Number(0, 10), "deviation of actions after the warm-up (DDPG)")
     sigma_decay: float = option(0.95, Number(0.01, 1), "factor on it from episode to episode (DDPG)")
-    sigma_least: float = option(0.08, Number(0, 1), "it falls no further than this (DDPG)")
+    least_sigma: float = option(0.08, Number(0, 1), "it falls no further than this (DDPG)")
     tau: float = option(0.01, Number(0, 1), "how fast target networks follow (not PPO)")
     replay: int | Literal["auto"] = option(
         "auto", OrAuto(1, integer=True), "transitions kept; 'auto': 100 for each gene (not PPO)"

@@ -33,10 +33,10 @@ class AMC(AgentOptions, Searcher):
         He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018.
         arXiv:1802.03494.
     Differs from the source:
-        The wall knows the values that a gene can have and any cost, see `billhook.search.agents.wall`; the
-        warm-up is shorter if the search is; critic and actor as in `billhook.search.agents.ddpg`, and narrower
-        (64 units instead of 300, which is as good on a dozen genes and takes a third of the time). Exploration
-        does not fall to nothing: in short searches half of all candidates would be repeats.
+        The wall knows the values that a gene can have and any cost, see `billhook.search.agents.wall`. The
+        warm-up is shorter if the search is. Critic and actor are those of `billhook.search.agents.ddpg`, and
+        narrower: 64 units instead of 300 are as good on a dozen genes and take a third of the time.
+        Exploration does not fall to nothing: in short searches half of all candidates would be repeats.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("gymnasium", "stable_baselines3")
