@@ -64,7 +64,7 @@ def search_with_decoder(
         parallel: Episodes that are judged together.
         seed: Of the noise.
     """
-    rng, episode = np.random.default_rng([seed, 1]), 0
+    rng, episode, unlearnt = np.random.default_rng([seed, 1]), 0, 0
     while True:
         sigmas = [noise.of(episode + i) for i in range(parallel)]
         ratios = _ratios(trainer, sigmas, rng)
@@ -72,9 +72,10 @@ def search_with_decoder(
         trials = evaluate(rows)
         real = torch.from_numpy(costs.space.fractions(np.stack(rows))).float()
         trainer.add(real[: len(trials)], np.array([t.accuracy - 1 for t in trials]))
-        episode += parallel
-        if episode >= max(noise.warmup, _ENOUGH):
-            trainer.learn(parallel)
+        episode, unlearnt = episode + parallel, unlearnt + parallel
+        if episode >= max(noise.warmup, _ENOUGH):  # then from all of the warm-up at once
+            trainer.learn(unlearnt)
+            unlearnt = 0
 
 
 def candidate(costs: SearchCosts, ratios: Floats) -> Genes:
