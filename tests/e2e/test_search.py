@@ -401,9 +401,9 @@ def test_an_accuracy_that_is_no_number_ends_the_search(
 
 @pytest.mark.slow
 def test_a_ray_address_that_does_not_answer(begin: Callable[..., Outcome]) -> None:
-    outcome = begin("--budget", "macs=0.5", "--study", "s.db", "--ray", "ray://127.0.0.1:1")
+    outcome = begin("--budget", "macs=0.5", "--study", "s.db", "--ray", "127.0.0.1:1")
     assert outcome.code == 2
-    assert "no Ray cluster answers at 'ray://127.0.0.1:1'" in outcome.stderr
+    assert "no Ray cluster answers at '127.0.0.1:1'" in outcome.stderr
 
 
 @pytest.mark.parametrize("command", ["show", "resume", "export"])

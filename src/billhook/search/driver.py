@@ -131,7 +131,7 @@ def search(
         study: A file (SQLite), or the URL of a data base; None: in memory, lost in the end.
         name: Of the study there.
         workers: Processes on this machine.
-        ray: Address of a Ray cluster ("auto", "local", "ray://host:port") whose machines evaluate instead.
+        ray: Address of a Ray cluster ("auto", "local", "HOST:PORT") whose machines evaluate instead.
         parallel: How many candidates are evaluated side by side; part of what a search is, because a searcher
             that learns from each batch asks for others. None: as the study has it, or as many as `workers`.
         latency: A latency model; None: that of the study, or a new one, if latency is asked for at all.

@@ -59,7 +59,7 @@ Ray = Annotated[
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Evaluate on a Ray cluster instead: auto, local, or ray://HOST:PORT.",
+        help="Evaluate on a Ray cluster instead: auto, local, or HOST:PORT.",
     ),
 ]
 Parallel = Annotated[

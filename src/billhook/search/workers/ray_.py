@@ -37,8 +37,7 @@ class RayWorkers:
     Args:
         size: How many actors.
         address: "local" starts a cluster on this machine, which ends with the `with` block; "auto" finds the
-            one that runs here; "HOST:PORT" is that of a cluster this machine belongs to; "ray://HOST:PORT" of
-            any other.
+            one that runs here; "HOST:PORT" is that of a cluster which this machine belongs to.
         timeout: Seconds within which the cluster must answer.
     """
 
@@ -212,26 +211,41 @@ def _connect(address: str, size: int, timeout: float) -> None:
     """
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
-        ray.init(num_cpus=size, include_dashboard=False, **options)
-        return
-    # Ray itself tries for minutes and then ends the process: another one has to find out.
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+        options |= {"num_cpus": size, "include_dashboard": False}
+    else:
+        _check_address(address)
+        _try_out(address, timeout)
+    try:
+        ray.init(address, **options)
+    except Exception as error:  # Ray raises all sorts
+        raise _no_cluster(address, str(error).strip().splitlines()[-1][:300]) from error
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if address.startswith("ray://"):
+        raise InputError(
+            f"the Ray address {address!r} is one for Ray's client, which billhook does not use: search on a "
+            "machine of the cluster, with 'auto' or HOST:PORT"
+        )
+    if address != "auto" and not (host and port.isdecimal() and int(port) < 2**16):
+        raise InputError(f"the Ray address {address!r} is none: give 'local', 'auto' or HOST:PORT")
+
+
+def _try_out(address: str, timeout: float) -> None:
+    """Raise if a cluster does not answer. Ray would try for minutes and end the process: not in this one."""
+    host, _, port = address.rpartition(":")
     command = [sys.executable, "-c", _PROBE, address]
     try:
-        if address != "auto":
+        if host:
             socket.create_connection((host, int(port)), timeout=timeout).close()
         probe = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
-    except ValueError:
-        raise InputError(
-            f"the Ray address {address!r} is none: give 'local', 'auto', HOST:PORT or ray://HOST:PORT"
-        ) from None
     except subprocess.TimeoutExpired as error:
         raise _no_cluster(address, f"not within {timeout:g} s{_last_words(error.stderr)}") from None
     except OSError as error:
         raise _no_cluster(address, str(error)) from None
     if probe.returncode:
         raise _no_cluster(address, f"its client ended{_last_words(probe.stderr)}")
-    ray.init(address, **options)
 
 
 def _no_cluster(address: str, what: str) -> InputError:

@@ -38,7 +38,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 CLUSTER = """
 import ray, sys
-print(ray.init(num_cpus=1, include_dashboard=False).address_info["gcs_address"], flush=True)
+print(ray.init("local", num_cpus=1, include_dashboard=False).address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
 DRIVER = """
@@ -135,8 +135,10 @@ def deaf() -> Iterator[int]:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nowhere", "the Ray address 'nowhere' is none: give 'local', 'auto', HOST:PORT"),
+        ("nowhere", "the Ray address 'nowhere' is none: give 'local', 'auto' or HOST:PORT"),
         ("127.0.0.1:port", "the Ray address '127.0.0.1:port' is none"),
+        ("127.0.0.1:99999", "the Ray address '127.0.0.1:99999' is none"),
+        ("ray://127.0.0.1:10001", "search on a machine of the cluster, with 'auto' or HOST:PORT"),
         ("127.0.0.1:1", r"no Ray cluster answers at '127.0.0.1:1' \(.*refused\): check the address"),
         ("no-such-host.invalid:6379", r"no Ray cluster answers at 'no-such-host.invalid:6379'"),
     ],
