@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from billhook.errors import InputError
 from billhook.graph import Plan, apply
 from billhook.graph.put_back import put_back
+from billhook.train.fresh import draw_anew_, reset_of
 
 _LISTED = 5  # names in a message
 
@@ -20,7 +19,7 @@ def require_drawable(model: nn.Module) -> None:
     problems = [
         f"{name or 'the network itself'} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if _reset_of(module) is None and any(True for _ in module.parameters(recurse=False))
+        if reset_of(module) is None and any(True for _ in module.parameters(recurse=False))
     ]
     if problems:
         more = f" and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
@@ -46,19 +45,5 @@ def fresh(model: nn.Module, plan: Plan, seed: int) -> nn.Module:
     channels = replace(plan, patterns={})
     small = apply(model, channels)
     require_drawable(small)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
-        # Parts first: what a module does to its parts when it draws anew has the last word.
-        for module in reversed(list(small.modules())):
-            reset = _reset_of(module)
-            if reset is not None:
-                reset()
+    draw_anew_(small, seed)
     return put_back(model, channels, small)
-
-
-def _reset_of(module: nn.Module) -> Callable[[], object] | None:
-    for name in ("reset_parameters", "_reset_parameters"):  # the latter in torch's attention
-        found = getattr(module, name, None)
-        if callable(found):
-            return found  # type: ignore[no-any-return]
-    return None
