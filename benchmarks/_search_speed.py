@@ -14,7 +14,7 @@ from benchmarks._search_run import IMAGES, Task, conditions, dense, make_problem
 from benchmarks._training import Protocol
 from billhook import Budget
 from billhook.search.driver import Progress
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 NETWORK, MACS = "resnet-20", 0.5
 MEASURED = ("random", "amc", "agmc")

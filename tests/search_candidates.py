@@ -13,7 +13,7 @@ from billhook.allocate.budget import Budget
 from billhook.graph import capture
 from billhook.search.costs import RowLatency, SearchCosts
 from billhook.search.space import Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 class NoTrialsLeft(Exception):

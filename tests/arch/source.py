@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "src" / "billhook"
-_STUDY = ("storage", "study", "trial_log", "trial_table")
-_SAMPLERS = ("searchers/random_", "searchers/tpe", "searchers/nsga2")
+_STUDY = ("studies/storage", "studies/study", "studies/trial_log", "studies/trial_table")
+_SAMPLERS = ("searchers/tpe", "searchers/nsga2")
 _AGENTS = ("search/agents/*", "search/encoder/policies*.py")
 # Import name of each optional library -> the files that may import it; "*" stands for anything.
 PLACES = {

@@ -12,8 +12,8 @@ from billhook.graph import Plan
 from billhook.pipeline.searching import network_of, problem_of, recipe_of, search_of
 from billhook.pipeline.subject import Subject
 from billhook.recipe import GIVEN, Change, Recipe, Sparse, Training
-from billhook.search.study import Study
-from billhook.search.trial import Trial
+from billhook.search.studies.study import Study
+from billhook.search.studies.trial import Trial
 
 # How candidates were judged → the weights that a run of one starts with, unless somebody says otherwise.
 _STARTS = {"reconstruct": "reconstructed", "recalibrate": "kept", "none": "kept"}

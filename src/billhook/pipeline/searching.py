@@ -19,7 +19,7 @@ from billhook.search.driver import OnTrial, SearchResult, find_searcher, search
 from billhook.search.latency import make_latency, needs_latency
 from billhook.search.objective import Judge
 from billhook.search.problem import SearchProblem
-from billhook.search.study import Study
+from billhook.search.studies.study import Study
 
 # What a search may be continued with otherwise: how it runs, and for how long, is no part of what it is.
 _RUNNING = ("study", "workers", "ray")

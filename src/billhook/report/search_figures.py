@@ -10,7 +10,7 @@ from billhook.report.figures import BAR_HEIGHT, Figure, escaped, label
 from billhook.report.scatter import PALETTE
 from billhook.report.search_record import GeneRecord, SearchRecord
 from billhook.report.values import TITLES
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 SHOWN_GENES = 16  # of a trial, in the text beside the mouse
 FEW = 4  # of the best trials beside the chosen one in the picture of policies

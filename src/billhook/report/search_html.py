@@ -13,7 +13,7 @@ from billhook.report.html_page import rendered, write_page
 from billhook.report.search_record import SearchRecord, require_comparable
 from billhook.report.search_tables import front_rows, progress_in_words, search_subject
 from billhook.report.values import TITLES
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 def write_search_html(

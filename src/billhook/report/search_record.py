@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from billhook.allocate.budget import METRICS
 from billhook.errors import InputError, NameNotFoundError
 from billhook.search.pareto import hypervolumes
-from billhook.search.trial import Trial, comparable
+from billhook.search.studies.trial import Trial, comparable
 
 
 class _StudyLike(Protocol):
@@ -105,7 +105,7 @@ class SearchRecord:
 
     @cached_property
     def comparable(self) -> tuple[Trial, ...]:
-        """The trials whose accuracies can be compared; see `billhook.search.trial.comparable`."""
+        """The trials whose accuracies can be compared; see `billhook.search.studies.trial.comparable`."""
         return tuple(comparable(self.trials))
 
     @cached_property

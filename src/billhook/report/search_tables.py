@@ -14,7 +14,7 @@ from billhook.allocate.budget import format_value
 from billhook.report.search_record import SearchRecord
 from billhook.report.tables import plain_table
 from billhook.report.values import TITLES, printable
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 def search_data(record: SearchRecord) -> dict[str, Any]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from billhook.search.searcher import Searcher
     from billhook.search.session import Session
     from billhook.search.space import Gene, Space
-    from billhook.search.study import Study
-    from billhook.search.trial import Trial
+    from billhook.search.studies.study import Study
+    from billhook.search.studies.trial import Trial
 
 __all__ = [
     "Evaluation",
@@ -54,8 +54,8 @@ _HOMES = {
     "Searcher": "searcher",
     "Session": "session",
     "Space": "space",
-    "Study": "study",
-    "Trial": "trial",
+    "Study": "studies.study",
+    "Trial": "studies.trial",
     "search": "driver",
 }
 

@@ -23,8 +23,8 @@ from billhook.search.problem import SearchProblem
 from billhook.search.requirements import require
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
-from billhook.search.study import Study
-from billhook.search.trial import Trial, comparable
+from billhook.search.studies.study import Study
+from billhook.search.studies.trial import Trial, comparable
 from billhook.search.workers import open_workers
 
 DEFAULT_TRIALS = 200

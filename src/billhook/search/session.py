@@ -13,8 +13,8 @@ from billhook.search.costs import SearchCosts
 from billhook.search.objective import Evaluation, Objective
 from billhook.search.problem import SearchProblem
 from billhook.search.space import Genes
-from billhook.search.study import Claim, Study
-from billhook.search.trial import Trial, comparable
+from billhook.search.studies.study import Claim, Study
+from billhook.search.studies.trial import Trial, comparable
 from billhook.search.workers import Workers
 
 _PATIENCE = 0.5  # seconds between looks at what other machines have finished

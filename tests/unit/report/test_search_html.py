@@ -11,7 +11,7 @@ from billhook.errors import InputError
 from billhook.report import search_figures
 from billhook.report.search_html import chosen_trial, search_html, write_search_html
 from billhook.report.search_record import GeneRecord, SearchRecord
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from tests.unit.report.test_figures import valid
 
 GENES = (GeneRecord("channels", "stem", (4.0, 8.0, 16.0)), GeneRecord("density", "head.weight", (0.5, 1.0)))

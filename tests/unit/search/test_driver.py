@@ -10,7 +10,7 @@ from billhook.allocate.budget import Budget
 from billhook.errors import BudgetError, InputError, NameNotFoundError, StorageError
 from billhook.graph import verify
 from billhook.search.driver import Progress, search
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from tests.search import problem
 
 

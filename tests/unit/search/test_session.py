@@ -13,7 +13,7 @@ from billhook.allocate.budget import Budget
 from billhook.errors import InputError, StorageError
 from billhook.search.costs import SearchCosts
 from billhook.search.session import Session, StopSearch
-from billhook.search.study import Study
+from billhook.search.studies.study import Study
 from billhook.search.workers import open_workers
 from tests.search import Table, problem
 

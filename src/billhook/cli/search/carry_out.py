@@ -22,8 +22,8 @@ def carry_out(ctx: typer.Context, terminal: Terminal, recipe: Recipe) -> None:
     from billhook.errors import BillhookError
     from billhook.pipeline import Subject
     from billhook.pipeline.searching import run_search, search_of
-    from billhook.search.place import Place
-    from billhook.search.study import Study
+    from billhook.search.studies.place import Place
+    from billhook.search.studies.study import Study
 
     wanted, subject = search_of(recipe), Subject(recipe)
     terminal.say("  looking at the network …")

@@ -43,7 +43,7 @@ from billhook.errors import InputError
 
 if TYPE_CHECKING:
     from billhook.report.search_record import SearchRecord
-    from billhook.search.trial import Trial
+    from billhook.search.studies.trial import Trial
 
 
 def export(
@@ -79,8 +79,8 @@ def export(
     from billhook.pipeline.searching import recipe_of
     from billhook.recipe import save
     from billhook.report.search_record import SearchRecord
-    from billhook.search.place import Place
-    from billhook.search.study import Study as Trials
+    from billhook.search.studies.place import Place
+    from billhook.search.studies.study import Study as Trials
 
     terminal = Terminal(as_json, quiet)
     given = changes(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from billhook.search.driver import Progress
-    from billhook.search.trial import Trial
+    from billhook.search.studies.trial import Trial
 
 EVERY = 10.0  # seconds between two lines without a terminal
 

@@ -20,8 +20,8 @@ def read(place: str, name: str | None) -> SearchRecord:
         StorageError: if there is none, or it cannot be read.
     """
     from billhook.report.search_record import SearchRecord
-    from billhook.search.place import Place
-    from billhook.search.study import Study
+    from billhook.search.studies.place import Place
+    from billhook.search.studies.study import Study
 
     with closing(Study.open(place, name or "search")) as study:
         return SearchRecord.of(study, str(Place.of(place)))

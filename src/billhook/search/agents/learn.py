@@ -9,7 +9,7 @@ from billhook.search.agents.randomness import OwnRandomness
 from billhook.search.agents.walk import Candidates
 from billhook.search.costs import SearchCosts
 from billhook.search.space import Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 def learn(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from billhook.errors import InputError
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 def error(trial: Trial) -> float:

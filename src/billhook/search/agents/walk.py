@@ -12,7 +12,7 @@ from billhook.search.agents.features import FEATURES, LAST, REDUCED, features_of
 from billhook.search.agents.wall import behind_wall
 from billhook.search.costs import SearchCosts
 from billhook.search.space import Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 Observations = npt.NDArray[np.float32]
 

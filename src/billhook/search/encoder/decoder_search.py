@@ -14,7 +14,7 @@ from billhook.search.costs import SearchCosts
 from billhook.search.encoder.decoder_training import DecoderTrainer
 from billhook.search.encoder.rays import at_budget
 from billhook.search.space import Floats, Genes
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 Evaluate = Callable[[Sequence[Genes]], Sequence[Trial]]
 _LEAST = 0.01  # that an action takes away: candidates are on the way to where all genes are at their lowest

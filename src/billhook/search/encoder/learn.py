@@ -19,7 +19,7 @@ from billhook.search.encoder.network import EncoderName
 from billhook.search.encoder.policy_file import load_policy, save_policy
 from billhook.search.session import StopSearch
 from billhook.search.space import Genes
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 if TYPE_CHECKING:
     from billhook.search.encoder.policies_search import Proximal

@@ -9,7 +9,7 @@ import numpy as np
 from billhook.search.costs import SearchCosts
 from billhook.search.evolution.operators import crossover_uniform, mutate_uniform, pairs, without_repeats
 from billhook.search.space import Genes
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 _ROUNDS = 10  # of draws until a generation is full
 _PAPER = 50, 21  # candidates of a generation, generations: the first one and 20 more

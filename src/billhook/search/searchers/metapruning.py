@@ -19,7 +19,7 @@ from billhook.search.problem import SearchProblem
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session
 from billhook.search.shared.fresh import fresh
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from billhook.train import FitConfig, as_batches
 from billhook.train.rng import derive_seed, preserved_rng, seed_rng
 

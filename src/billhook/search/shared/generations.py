@@ -10,7 +10,7 @@ from billhook.search.session import Session, StopSearch
 from billhook.search.shared.objective import SharedWeights
 from billhook.search.shared.training import Training, generation_key, shared_weights
 from billhook.search.space import Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import pytest
 
 from billhook.errors import InputError
 from billhook.search.agents.rewards import CONSTRAINED, REWARDS, reward_of
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 
 
 def trial(accuracy: float = 0.75, macs: float = 1e6, params: float = 1e4) -> Trial:

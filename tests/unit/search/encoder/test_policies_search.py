@@ -17,7 +17,7 @@ from billhook.search.encoder.policies import GraphActor, GraphCritic
 from billhook.search.encoder.policies_search import Proximal, search_with_ppo
 from billhook.search.encoder.rays import at_budget
 from billhook.search.space import Genes
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from tests.search_candidates import Judged, NoTrialsLeft, mlp_space
 
 WORTH = np.array([0.9, 0.1])

@@ -13,7 +13,7 @@ from billhook.allocate.budget import Budget
 from billhook.search.costs import SearchCosts
 from billhook.search.hypernet.evolution import Evolution, fittest, scaled_population
 from billhook.search.space import Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from tests.search import problem_of
 
 OPTIONS = (4, 8, 12, 16, 20)

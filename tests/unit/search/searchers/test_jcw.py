@@ -25,7 +25,7 @@ from billhook.search.searchers.jcw import Jcw
 from billhook.search.session import StopSearch
 from billhook.search.shared import training
 from billhook.search.space import Floats, Genes, Space
-from billhook.search.trial import Trial
+from billhook.search.studies.trial import Trial
 from tests.search import problem
 from tests.small_net import net
 

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from billhook.errors import StorageError
-from billhook.search.owner import Owner
-from billhook.search.trial import Trial
-from billhook.search.trial_table import COMPLETE, TrialTable
+from billhook.search.studies.owner import Owner
+from billhook.search.studies.trial import Trial
+from billhook.search.studies.trial_table import COMPLETE, TrialTable
 
 SILENT = 60.0
 """Seconds without a sign of life after which a claim may be taken over."""

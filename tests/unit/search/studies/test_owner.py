@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psutil
 
-from billhook.search.owner import Owner
+from billhook.search.studies.owner import Owner
 
 
 def test_this_process_lives() -> None:

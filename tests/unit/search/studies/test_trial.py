@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from billhook.search.trial import Trial, comparable
+from billhook.search.studies.trial import Trial, comparable
 
 TRIAL = Trial(0, (1, 2), 0.5, 0.7, {"macs": 10.0}, notes={"generation": 0})
 

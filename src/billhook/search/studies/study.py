@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from billhook.errors import StorageError, suggest
 from billhook.json_record import encode
-from billhook.search.identity import as_facts, check_facts, check_name, differences
-from billhook.search.owner import Owner
-from billhook.search.place import Place
-from billhook.search.storage import open_storage, readable
-from billhook.search.trial import Trial
-from billhook.search.trial_log import TrialLog
-from billhook.search.trial_table import COMPLETE, FAIL, TrialTable, add_study, find_study, study_names
+from billhook.search.studies.identity import as_facts, check_facts, check_name, differences
+from billhook.search.studies.owner import Owner
+from billhook.search.studies.place import Place
+from billhook.search.studies.storage import open_storage, readable
+from billhook.search.studies.trial import Trial
+from billhook.search.studies.trial_log import TrialLog
+from billhook.search.studies.trial_table import COMPLETE, FAIL, TrialTable, add_study, find_study, study_names
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 
 from billhook.errors import InputError, StorageError
 from billhook.search import study as study_file
-from billhook.search.study import Study
-from billhook.search.trial import Trial
+from billhook.search.studies.study import Study
+from billhook.search.studies.trial import Trial
 from tests.arch.source import ROOT
-from tests.unit.search.trials import GENES, carry_out, facts, genes_of, trial_of
+from tests.unit.search.studies.trials import GENES, carry_out, facts, genes_of, trial_of
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_what_is_no_number_is_not_kept(file: Path, change: dict[str, float]) -> 
 DRIVER = """
 import os, sys, time
 from pathlib import Path
-from billhook.search.study import Study
-from tests.unit.search.trials import carry_out, facts, genes_of, trial_of
+from billhook.search.studies.study import Study
+from tests.unit.search.studies.trials import carry_out, facts, genes_of, trial_of
 
 with Study.of(sys.argv[1], "search", facts()) as study:
     for first in range(0, 40, 2):

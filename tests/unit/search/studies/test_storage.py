@@ -20,9 +20,9 @@ import pytest
 
 from billhook.errors import StorageError
 from billhook.search import storage
-from billhook.search.study import Study
+from billhook.search.studies.study import Study
 from tests.arch.source import ROOT
-from tests.unit.search.trials import carry_out, facts, genes_of
+from tests.unit.search.studies.trials import carry_out, facts, genes_of
 
 Open = Callable[[Path], Study]
 OPENINGS = [
@@ -171,8 +171,8 @@ def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RACER = """
 import sys
-from billhook.search.study import Study
-from tests.unit.search.trials import facts
+from billhook.search.studies.study import Study
+from tests.unit.search.studies.trials import facts
 print("ready", flush=True)
 sys.stdin.readline()
 Study.of(sys.argv[1], "search", facts()).close()

@@ -16,11 +16,11 @@ import pytest
 from optuna.trial import TrialState
 
 from billhook.errors import StorageError
-from billhook.search.study import Study
+from billhook.search.studies.study import Study
 from tests.arch.source import ROOT
 from tests.conftest import INSTALL
 from tests.unit.search import postgres
-from tests.unit.search.trials import carry_out, facts, genes_of, trial_of
+from tests.unit.search.studies.trials import carry_out, facts, genes_of, trial_of
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +76,8 @@ def test_a_claim_whose_owner_is_silent_can_be_taken_over(server: postgres.Server
 DRIVER = """
 import sys, time
 from pathlib import Path
-from billhook.search.study import Study
-from tests.unit.search.trials import facts, genes_of, trial_of
+from billhook.search.studies.study import Study
+from tests.unit.search.studies.trials import facts, genes_of, trial_of
 
 url, log = sys.argv[1], Path(sys.argv[2])
 with Study.of(url, "shared", facts()) as study:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from billhook.search.study import Claim, Study
-from billhook.search.trial import Trial
+from billhook.search.studies.study import Claim, Study
+from billhook.search.studies.trial import Trial
 
 GENES = [
     {"name": "channels conv1", "values": [4.0, 8.0, 12.0, 16.0]},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from billhook.errors import MissingExtraError, StorageError
-from billhook.search.place import Place
+from billhook.search.studies.place import Place
 
 try:
     import optuna

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from billhook.errors import InputError, MissingExtraError
-from billhook.search.place import Place
+from billhook.search.studies.place import Place
 
 
 def test_a_path_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
