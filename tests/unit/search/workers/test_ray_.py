@@ -46,10 +46,9 @@ import sys
 from billhook.search.workers import open_workers
 from tests.unit.search.workers.objectives import Offset, judged
 
-for offset in (1.0, 2.0):
-    with open_workers(1, sys.argv[1]) as workers:
-        workers.use(Offset(offset))
-        print(judged(workers, [[0], [5]])[1].accuracy)
+with open_workers(1, sys.argv[1]) as workers:
+    workers.use(Offset(1.0))
+    print(judged(workers, [[0], [5]])[1].accuracy)
 """
 
 
@@ -60,9 +59,9 @@ def test_a_running_cluster_is_used_and_left_alone(token: dict[str, str]) -> None
         driver = [sys.executable, "-c", DRIVER, address]
         done = subprocess.run(driver, env=token, capture_output=True, text=True, check=False)
         with pytest.raises(InputError, match="wants its token: set RAY_AUTH_MODE=token"):
-            _connect(address, 1, 6.0)  # this process has not set it
+            _connect(address, 1, 6.0)  # it is still there, and this process has not set the mode
         cluster.communicate()
-    assert done.stdout.split() == ["6.0", "7.0"], done.stderr
+    assert done.stdout == "6.0\n", done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -151,5 +150,5 @@ def test_an_address_without_a_cluster_is_refused_at_once(address: str, message: 
 
 
 def test_an_address_that_does_not_answer_is_given_up(deaf: int) -> None:
-    with pytest.raises(InputError, match=rf"no Ray cluster answers at '127.0.0.1:{deaf}' \(not within 4 s"):
-        _connect(f"127.0.0.1:{deaf}", 2, 4.0)
+    with pytest.raises(InputError, match=rf"no Ray cluster answers at '127.0.0.1:{deaf}' \(not within 2 s"):
+        _connect(f"127.0.0.1:{deaf}", 2, 2.0)
