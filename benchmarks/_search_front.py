@@ -31,7 +31,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "channels": {},
     "densities": {"pattern": PATTERN, "least_density": LEAST, "channels": False},
 }
-OPTIONS = {"evaluation": "inherited", "channels": 0.25, "density": LEAST, "population": 32}
+OPTIONS = {"evaluation": "inherited", "channels": 0.25, "density": LEAST, "population": 20}
 REFERENCE = (1.05, 0.3)  # latency relative to the dense network, error: what counts as worst
 LEVELS = (0.7, 0.5, 0.35)
 TIMED = 4  # points of a front

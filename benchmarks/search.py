@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "amc": {},
     "agmc": {},
     "metapruning": {"start": "trained", "epochs": 2},
-    "jcw": {"evaluation": "inherited", "channels": LOWEST, "population": 32},
+    "jcw": {"evaluation": "inherited", "channels": LOWEST, "population": 10},
 }
 SHARED = {
     "evaluation": "shared",
