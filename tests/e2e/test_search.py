@@ -23,9 +23,9 @@ from billhook.data import load
 from billhook.data._splits import Sealed
 from billhook.graph import Plan
 from billhook.run_record import Run
-from billhook.search import storage
 from billhook.search.driver import search
 from billhook.search.objective import InheritedWeights
+from billhook.search.studies import storage
 from billhook.train import FitConfig, fit
 from tests.arch.source import ROOT
 from tests.e2e.conftest import NETS, Billhook, Outcome

@@ -19,7 +19,7 @@ from billhook.errors import StorageError
 from billhook.search.studies.study import Study
 from tests.arch.source import ROOT
 from tests.conftest import INSTALL
-from tests.unit.search import postgres
+from tests.unit.search.studies import postgres
 from tests.unit.search.studies.trials import carry_out, facts, genes_of, trial_of
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from billhook.errors import StorageError
-from billhook.search import storage
+from billhook.search.studies import storage
 from billhook.search.studies.study import Study
 from tests.arch.source import ROOT
 from tests.unit.search.studies.trials import carry_out, facts, genes_of
