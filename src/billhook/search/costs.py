@@ -126,6 +126,22 @@ class SearchCosts:
         """
         return genes if self.within(genes)[0] else self._lowered(genes, rng)
 
+    def filled(self, genes: Genes) -> Genes:
+        """Return a row within the limits with what is left of the budget given to the narrowest genes.
+
+        The gene with the least fraction is raised by one value, again and again, or the next one if the limits
+        do not let it.
+        """
+        genes = np.array(genes, dtype=np.int64)
+        open_ = np.ones(len(genes), dtype=bool)
+        while self.limits and (candidates := np.flatnonzero(open_ & (genes < self.space.highest))).size:
+            narrowest = candidates[int(self.space.fractions(genes)[0][candidates].argmin())]
+            genes[narrowest] += 1
+            if not self.within(genes)[0]:
+                genes[narrowest] -= 1
+                open_[narrowest] = False  # costs only grow from here on
+        return genes
+
     def _lowered(self, genes: Genes, rng: np.random.Generator) -> Genes:
         """Return the first row within the limits on a random way down to the lowest."""
         steps = rng.permutation(np.repeat(np.arange(len(genes)), genes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from billhook.search.agents.choose import SYMMETRIC, agent_of
 from billhook.search.agents.lockstep import Lockstep
 from billhook.search.agents.options import AgentOptions
@@ -10,6 +12,8 @@ from billhook.search.agents.walk import Candidates
 from billhook.search.costs import SearchCosts
 from billhook.search.space import Genes, Space
 from billhook.search.studies.trial import Trial
+
+_TRIES = 16  # neighbours of neighbours, until one is new
 
 
 def learn(
@@ -34,7 +38,8 @@ def learn(
     own = OwnRandomness(seed)
     with own.inside():
         symmetric = options.agent in SYMMETRIC
-        env = Lockstep(_Outside(candidates, own), reward, parallel, symmetric=symmetric)
+        outside = _Outside(candidates, own, np.random.default_rng([seed, 2]) if options.fill else None)
+        env = Lockstep(outside, reward, parallel, symmetric=symmetric)
         agent = agent_of(options, env, env.walk.length, trials, seed)
         rounds = -(-trials // parallel)
         agent.learn(rounds * parallel * env.walk.length, log_interval=None)  # type: ignore[arg-type]
@@ -43,11 +48,27 @@ def learn(
 class _Outside:
     """Candidates that are evaluated with everybody else's generators and threads."""
 
-    def __init__(self, candidates: Candidates, own: OwnRandomness) -> None:
-        self._candidates, self._own = candidates, own
+    def __init__(self, candidates: Candidates, own: OwnRandomness, rng: np.random.Generator | None) -> None:
+        self._candidates, self._own, self._rng = candidates, own, rng
+        self._seen: set[tuple[int, ...]] = set()
         self.space: Space = candidates.space
         self.costs: SearchCosts = candidates.costs
         self.metric: str = candidates.metric
 
     def evaluate(self, rows: Genes) -> list[Trial]:
+        if self._rng is not None and len(rows):
+            rows = np.stack([self._new(row, self._rng) for row in rows])
         return self._own.outside(lambda: self._candidates.evaluate(rows))
+
+    def _new(self, row: Genes, rng: np.random.Generator) -> Genes:
+        """Return a row that uses the budget up: of those that were evaluated before, a neighbour."""
+        row = self.costs.filled(row)
+        for _ in range(_TRIES):
+            if tuple(row.tolist()) not in self._seen:
+                break
+            near = row.copy()
+            near[int(rng.integers(len(row)))] += rng.choice((-1, 1))
+            near = np.clip(near, self.space.lowest, self.space.highest)
+            row = self.costs.filled(self.costs.lowered(near, rng))
+        self._seen.add(tuple(row.tolist()))
+        return row

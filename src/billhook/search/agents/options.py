@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from billhook.options import Above, Configurable, Number, OneOf, OrAuto, option
+from billhook.options import Above, Configurable, Flag, Number, OneOf, OrAuto, option
 
 AGENTS = ("ddpg", "td3", "sac", "ppo")
 _WARMUP = 100  # episodes, in the source; no more than an eighth of a search
@@ -21,6 +21,7 @@ class AgentOptions(Configurable):
     )
     sigma: float = option(0.5, Number(0, 10), "deviation of actions after the warm-up (DDPG)")
     sigma_decay: float = option(0.95, Number(0.01, 1), "factor on it from episode to episode (DDPG)")
+    fill: bool = option(True, Flag(), "give what a walk leaves of the budget to the narrowest layers")
     least_sigma: float = option(0.08, Number(0, 1), "it falls no further than this (DDPG)")
     tau: float = option(0.01, Number(0, 1), "how fast target networks follow (not PPO)")
     replay: int | Literal["auto"] = option(
