@@ -56,6 +56,18 @@ def test_fitted_candidates_keep_all_limits_and_use_them_up() -> None:
         assert not costs.within(more[can_grow]).any(), "a gene could be raised within the limits"
 
 
+def test_what_is_left_of_a_budget_goes_to_the_narrowest() -> None:
+    searched = problem("residual", Budget(macs=0.5))
+    costs, space = SearchCosts(searched.space, searched.budget), searched.space
+    filled = costs.filled(space.lowest)
+    assert costs.within(filled)[0]
+    raised = filled + np.eye(len(filled), dtype=np.int64)
+    assert not costs.within(raised[filled < space.highest]).any()
+    spread = np.ptp(space.fractions(filled))
+    others = [np.ptp(space.fractions(costs.fitted(space.lowest, np.random.default_rng(s)))) for s in range(5)]
+    assert spread < min(others)
+
+
 def test_lowering_leaves_alone_what_is_within_the_limits() -> None:
     searched = problem("plain", Budget(macs=0.9))
     costs = SearchCosts(searched.space, searched.budget)

@@ -24,5 +24,5 @@ def test_names_are_those_of_the_classes(name: str) -> None:
     if name != "ppo":
         assert isinstance(agent.replay_buffer, EpisodeReplay)
         assert agent.replay_buffer.buffer_size == 300
-        assert agent.learning_starts == 30
+        assert agent.learning_starts == 15
         assert agent.gradient_steps == 6

@@ -65,7 +65,7 @@ def test_the_best_of_all_candidates_is_found_and_later_ones_are_better_than_rand
     found, mean, control = 0, [], []
     for seed in range(10):
         known, random = Known(seed, 150), Known(seed, 150)
-        search(known, seed, hidden=64)
+        search(known, seed, hidden=64, fill=False)  # else all candidates would be tried out
         at_random(random, seed)
         found += known.found
         mean.append(np.mean([t.accuracy for t in known.judged.done[-50:]]))
@@ -85,6 +85,19 @@ def test_the_same_seed_gives_the_same_candidates_and_none_beyond_the_budget(agen
         assert known.judged.costs.within(np.array(found[-1])).all()
         assert known.judged.batches == [2] * 12
     assert found[0] == found[1] != found[2]
+
+
+def test_candidates_use_the_budget_up_and_new_ones_come_first() -> None:
+    known = Known(0, trials=24)
+    found = search(known, 0, parallel=2, hidden=16, warmup=4)
+    costs = known.judged.costs
+    steps = np.eye(len(SPACE.genes), dtype=np.int64)
+    full = {
+        tuple(row.tolist())
+        for row in GRID[costs.within(GRID)]
+        if not costs.within((row + steps)[row < SPACE.highest]).any()
+    }
+    assert set(found) == full, "every candidate that uses the budget up is judged, and no other"
 
 
 @pytest.mark.parametrize("agent", AGENTS)
