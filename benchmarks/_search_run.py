@@ -237,13 +237,13 @@ def score(model: nn.Module, images: int) -> float:
     return evaluate(model, others(images)).accuracy
 
 
-def conditions() -> dict[str, Any]:
+def conditions(repair: str = "reconstruct") -> dict[str, Any]:
     """Return what else a figure depends on."""
     return {
         "data": dataset().name,
         "round_to": ROUND_TO,
         "lowest": LOWEST,
-        "repair": "reconstruct",
+        "repair": repair,
         "batch": BATCH,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -16,7 +16,12 @@ from billhook.search.studies.study import Study
 from billhook.search.studies.trial import Trial
 
 # How candidates were judged → the weights that a run of one starts with, unless somebody says otherwise.
-_STARTS = {"reconstruct": "reconstructed", "recalibrate": "kept", "none": "kept"}
+_STARTS = {
+    "both": "reconstructed",
+    "reconstruct": "reconstructed",
+    "recalibrate": "kept",
+    "none": "kept",
+}
 
 
 def plan_of(study: Study, trial: Trial, subject: Subject) -> Plan:

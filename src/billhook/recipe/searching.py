@@ -37,7 +37,7 @@ class Search(Table):
     pattern: str | None = None
     least_density: float = 0.1
     criterion: str = "l1"
-    repair: str = "reconstruct"
+    repair: str = "both"
     images: int = 2000
     calibration: int = 512
     metric: str | None = None

@@ -67,10 +67,9 @@ class InheritedWeights(Objective):
         self.space: Space = problem.space
         self._tensors = {n: t.detach() for n, t in named_tensors(problem.model)}
         self._judge = Judge(problem.judged_on, problem.loss, problem.model)
-        self._repair = settings.repair
         self._reconstruction: Reconstruction | None = None
         self._settling: list[Any] = []
-        if settings.repair == "reconstruct":
+        if settings.repair in ("reconstruct", "both"):
             calibration = Calibration(problem.calibration(), problem.loss)
             batches = len(problem.calibration())
             self._reconstruction = Reconstruction(
@@ -80,7 +79,7 @@ class InheritedWeights(Objective):
                 batches=batches,
                 seed=problem.seed,
             )
-        elif settings.repair == "recalibrate":
+        if settings.repair in ("recalibrate", "both"):
             device = device_of(problem.model)
             self._settling = [to_device(unpack(b)[0], device) for b in problem.calibration()]
 

@@ -41,7 +41,7 @@ def test_a_candidate_is_worth_what_its_module_is(trained: torch.nn.Module) -> No
     assert found.loss == pytest.approx(evaluate(small, searched.validation).loss, rel=0.05)
 
 
-@pytest.mark.parametrize("repair", ["reconstruct", "recalibrate"])
+@pytest.mark.parametrize("repair", ["reconstruct", "recalibrate", "both"])
 def test_repair_brings_loss_down(trained: torch.nn.Module, repair: str) -> None:
     losses = {}
     for how in ("none", repair):

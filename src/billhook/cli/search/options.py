@@ -79,9 +79,9 @@ Repair = Annotated[
     str | None,
     typer.Option(
         "--repair",
-        metavar="none|reconstruct|recalibrate",
-        help="What is done to a candidate before it is judged: least squares, or new batch-norm statistics.",
-        show_default="reconstruct",
+        metavar="none|reconstruct|recalibrate|both",
+        help="What is done to a candidate before it is judged: least squares, new batch-norm statistics, both.",
+        show_default="both",
     ),
 ]
 Images = Annotated[
