@@ -32,7 +32,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "densities": {"pattern": PATTERN, "least_density": LEAST, "channels": False},
 }
 OPTIONS = {"evaluation": "inherited", "channels": 0.25, "density": LEAST, "population": 20}
-REPAIR = "both"  # zeros need it more than widths do
 REFERENCE = (1.05, 0.3)  # latency relative to the dense network, error: what counts as worst
 LEVELS = (0.7, 0.5, 0.35)
 TIMED = 4  # points of a front
@@ -85,8 +84,7 @@ class OfTheWhole(CandidateLatency):
 
 def problem_of(row: str, model: nn.Module, protocol: Protocol, seed: int) -> SearchProblem:
     """Return the search of a row."""
-    settings = {"metric": "latency", "latency": "table", "repair": REPAIR, **ROWS[row]}
-    made = make_problem(model, None, protocol, seed, **settings)
+    made = make_problem(model, None, protocol, seed, metric="latency", latency="table", **ROWS[row])
     return replace(made, backend="billhook")
 
 
@@ -131,7 +129,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     return {
         **asdict(task),
         "protocol": asdict(protocol),
-        "conditions": conditions(REPAIR),
+        "conditions": conditions(),
         "pattern": ROWS[task.row].get("pattern"),
         "original": latency.original,
         "latency": str(latency.record),
@@ -177,5 +175,5 @@ def timings(
                     "table": point["latency"],
                     "measured": sample.candidate / sample.original,
                     "original": sample.original,
-                    "conditions": conditions(REPAIR),
+                    "conditions": conditions(),
                 }

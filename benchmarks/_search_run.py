@@ -28,7 +28,7 @@ from billhook.search.driver import SearchResult, search
 from billhook.search.problem import SearchProblem, Settings
 from billhook.search.repair import Reconstruction
 from billhook.search.space import Genes
-from billhook.train import evaluate, fit
+from billhook.train import evaluate, fit, recalibrate_batchnorm
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resnet-20": {"stem_stride": 2, "in_channels": 1, "num_classes": 10},
@@ -37,7 +37,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 # Other benchmarks train the same networks: what they have left is used.
 ELSEWHERE = {"resnet-20": "sparse", "small-vgg": "sparse", "resnet-56": "fusion"}
-ROUND_TO, LOWEST, IMAGES = 4, 0.125, 2000
+ROUND_TO, LOWEST, IMAGES, REPAIR = 4, 0.125, 2000, "both"
 TRAINED_ONCE = "pruning-net-*"  # what MetaPruning trains; the same for all budgets of a network and seed
 
 
@@ -101,7 +101,7 @@ def make_problem(
         budget,
         data=batches(protocol, seed),
         validation=dataset().evaluation("validation"),
-        settings=Settings(**{"lowest": LOWEST, "images": IMAGES, "repair": "reconstruct", **settings}),
+        settings=Settings(**{"lowest": LOWEST, "images": IMAGES, "repair": REPAIR, **settings}),
         seed=seed,
         round_to=ROUND_TO,
     )
@@ -124,6 +124,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     genes, told = _choice(task, problem, protocol, folder)
     decided = time.perf_counter()
     small = billhook.apply(repaired(problem, genes), problem.space.plan(genes, model)).eval()
+    recalibrate_batchnorm(small, problem.calibration(), len(problem.calibration()))
     before = score(small, task.images)
     training = finetuning(task.seed, protocol)
     fit(small, batches(protocol, task.seed), config=training, progress=False)
@@ -237,13 +238,13 @@ def score(model: nn.Module, images: int) -> float:
     return evaluate(model, others(images)).accuracy
 
 
-def conditions(repair: str = "reconstruct") -> dict[str, Any]:
+def conditions() -> dict[str, Any]:
     """Return what else a figure depends on."""
     return {
         "data": dataset().name,
         "round_to": ROUND_TO,
         "lowest": LOWEST,
-        "repair": repair,
+        "repair": REPAIR,
         "batch": BATCH,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

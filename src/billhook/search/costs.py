@@ -129,8 +129,8 @@ class SearchCosts:
     def filled(self, genes: Genes) -> Genes:
         """Return a row within the limits with what is left of the budget given to the narrowest genes.
 
-        The gene with the least fraction is raised by one value, again and again, or the next one if the limits
-        do not let it.
+        The gene with the least fraction is raised by one value, again and again, or the next one if the
+        limits do not let it.
         """
         genes = np.array(genes, dtype=np.int64)
         open_ = np.ones(len(genes), dtype=bool)

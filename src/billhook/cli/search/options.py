@@ -80,7 +80,7 @@ Repair = Annotated[
     typer.Option(
         "--repair",
         metavar="none|reconstruct|recalibrate|both",
-        help="What is done to a candidate before it is judged: least squares, new batch-norm statistics, both.",
+        help="What is done to a candidate before it is judged: least squares, batch-norm statistics, both.",
         show_default="both",
     ),
 ]

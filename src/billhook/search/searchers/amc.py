@@ -36,9 +36,10 @@ class AMC(AgentOptions, Searcher):
         The wall knows the values that a gene can have and any cost, see `billhook.search.agents.wall`. The
         warm-up is shorter if the search is. Critic and actor are those of `billhook.search.agents.ddpg`, and
         narrower: 64 units instead of 300 are as good on a dozen genes and take a third of the time.
-        What a walk has left of the budget goes to its narrowest layers before it is judged: the wall lets early
-        layers spend what later ones then lack, and random policies use a good half of the budget.
-        Exploration does not fall to nothing: in short searches half of all candidates would be repeats.
+        What a walk has left of the budget goes to its narrowest layers before it is judged, for the wall lets
+        early layers spend what later ones then lack; a candidate that was judged before gives way to a
+        neighbour; and exploration does not fall to nothing. In short searches half of all candidates would be
+        repeats otherwise.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("gymnasium", "stable_baselines3")
