@@ -42,6 +42,7 @@ def test_every_example_is_tested() -> None:
         "fusion",
         "reload_in_another_process",
         "sparsity",
+        "search",
     }
     assert {p.stem for p in EXAMPLES.glob("*.py")} == tested
 
@@ -131,3 +132,13 @@ def test_sparsity(tmp_path: Path) -> None:
     assert verified == "verified: True"
     dense, stored = (int(part.split(" bytes")[0].replace(",", "")) for part in size.split("dense, "))
     assert stored < 0.4 * dense
+
+
+@pytest.mark.slow
+def test_search(tmp_path: Path) -> None:
+    original, found, before, after, macs = run("search", tmp_path).splitlines()
+    percent = [float(line.split("%")[0].split()[-1]) for line in (original, found, before, after, macs)]
+    assert percent[0] > 90
+    assert percent[2] > 50, "a repaired network is no guess"
+    assert percent[3] > percent[0] - 3
+    assert percent[4] <= 33

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from billhook import __version__
 from billhook.errors import InputError, NameNotFoundError
@@ -25,6 +26,7 @@ from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
 from billhook.search.studies.study import Study
 from billhook.search.studies.trial import Trial, comparable
+from billhook.search.winner import repaired
 from billhook.search.workers import open_workers
 
 DEFAULT_TRIALS = 200
@@ -94,6 +96,13 @@ class SearchResult:
             accuracy=chosen.accuracy,
             costs=dict(chosen.costs),
         )
+
+    def network(self, trial: Trial | int | None = None) -> nn.Module:
+        """Return the smaller network of a trial, by default the best one, repaired as it was when judged.
+
+        Weights are those of the original; what a searcher has trained in its place only judges.
+        """
+        return repaired(self.problem, self.plan(trial))
 
 
 def find_searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:

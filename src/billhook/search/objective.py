@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from billhook.criteria import Calibration
 from billhook.graph.inputs import as_call
 from billhook.graph.slicing import named_tensors
 from billhook.graph.structure import impose_
 from billhook.search.problem import SearchProblem
-from billhook.search.repair import Reconstruction
+from billhook.search.repair import Reconstruction, reconstruction_of
 from billhook.search.sliced import as_fast_, fast_inputs, settle_statistics_, sliced
 from billhook.search.space import Genes, Space
 from billhook.train.batches import unpack
@@ -70,15 +69,7 @@ class InheritedWeights(Objective):
         self._reconstruction: Reconstruction | None = None
         self._settling: list[Any] = []
         if settings.repair in ("reconstruct", "both"):
-            calibration = Calibration(problem.calibration(), problem.loss)
-            batches = len(problem.calibration())
-            self._reconstruction = Reconstruction(
-                problem.model,
-                problem.scope.select(self.space.graph.groups),
-                calibration,
-                batches=batches,
-                seed=problem.seed,
-            )
+            self._reconstruction = reconstruction_of(problem)
         if settings.repair in ("recalibrate", "both"):
             device = device_of(problem.model)
             self._settling = [to_device(unpack(b)[0], device) for b in problem.calibration()]

@@ -18,6 +18,7 @@ from billhook.criteria import Calibration
 from billhook.graph import ChannelGroup
 from billhook.graph.plan import Keep
 from billhook.graph.structure import Structure, impose_
+from billhook.search.problem import SearchProblem
 from billhook.train.reader_layers import ReaderLayer, supported_readers
 from billhook.train.reconstruction import Moments, moments, refitted, refitted_on_support
 
@@ -115,6 +116,18 @@ class Reconstruction:
         while self._size > _REMEMBERED and len(self._solved) > 1:
             _, old = self._solved.popitem(last=False)
             self._size -= sum(t.numel() for t in old.values())
+
+
+def reconstruction_of(problem: SearchProblem) -> Reconstruction:
+    """Return the least squares of a search, by its calibration images."""
+    batches = problem.calibration()
+    return Reconstruction(
+        problem.model,
+        problem.scope.select(problem.graph.groups),
+        Calibration(batches, problem.loss),
+        batches=len(batches),
+        seed=problem.seed,
+    )
 
 
 class _Layer:
