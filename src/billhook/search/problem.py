@@ -18,8 +18,10 @@ from billhook.graph import ExampleInputs, Graph, Scope, capture
 from billhook.graph.apply import free_batch
 from billhook.measure.backend import channels_that_fit
 from billhook.options import Configurable, Number, OneOf, OrNone, Text, option
+from billhook.search.batches import first_images
 from billhook.search.space import Space, channel_values, ranked
 from billhook.sparse.alternatives import fitting_patterns
+from billhook.train.batches import as_batches, batch_size, unpack
 
 DENSITIES = tuple(round(0.1 * i, 1) for i in range(1, 11))
 
@@ -107,7 +109,23 @@ class SearchProblem:
     @cached_property
     def graph(self) -> Graph:
         """The captured network, for any batch size where it allows that."""
-        return free_batch(self.model, self.whole)[0]
+        return self._free[0]
+
+    @cached_property
+    def _free(self) -> tuple[Graph, str | None]:
+        return free_batch(self.model, self.whole)
+
+    def _fitting(self, batches: list[Any]) -> list[Any]:
+        """Return batches; raises `InputError` if the network takes one batch size only, and not theirs."""
+        why, size = self._free[1], batch_size(self.whole.example_inputs)
+        sizes = {batch_size(unpack(batch)[0]) for batch in batches}
+        if why is not None and sizes != {size}:
+            raise InputError(
+                f"{type(self.model).__name__} works only for the batch size of the example inputs, {size} "
+                f"({why}), and the data has batches of {', '.join(map(str, sorted(sizes)))}: give example "
+                "inputs and data of one batch size, and as many images as fill whole batches"
+            )
+        return batches
 
     @cached_property
     def space(self) -> Space:
@@ -167,8 +185,6 @@ class SearchProblem:
 
     @cached_property
     def _calibration(self) -> list[Any]:
-        from billhook.train.batches import as_batches, batch_size, unpack
-
         if self.data is None:
             raise InputError("training data are needed: give data=, (inputs, targets)")
         taken, images = [], 0
@@ -177,13 +193,11 @@ class SearchProblem:
             images += batch_size(unpack(batch)[0])
             if images >= self.settings.calibration:
                 break
-        return taken
+        return self._fitting(taken)
 
     @cached_property
     def judged_on(self) -> list[Any]:
         """The validation batches, up to `settings.images` images."""
-        from billhook.search.batches import first_images
-
         if self.validation is None:
             raise InputError("candidates are judged by accuracy: give validation=, (inputs, targets)")
-        return first_images(self.validation, self.settings.images)
+        return self._fitting(first_images(self.validation, self.settings.images))

@@ -14,7 +14,7 @@ from billhook.graph import apply
 from billhook.search.objective import InheritedWeights
 from billhook.train import evaluate, fit
 from billhook.train.config import FitConfig
-from tests.search import batches, problem
+from tests.search import batches, problem, problem_of
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,21 @@ def test_missing_data_are_asked_for() -> None:
         InheritedWeights(problem("plain", validation=None))
     with pytest.raises(InputError, match="training data are needed"):
         InheritedWeights(problem("plain", data=None, repair="reconstruct"))
+
+
+def test_a_network_of_one_batch_size_is_told_which_batches_it_needs() -> None:
+    class Fixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = torch.nn.Conv2d(3, 16, 3), torch.nn.Linear(16 * 100, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.conv(x).relu().reshape(2, -1))
+
+    searched = problem_of(Fixed().eval(), torch.randn(2, 3, 12, 12), repair="none")
+    with pytest.raises(InputError, match=r"Fixed works only for the batch size of the example inputs, 2"):
+        InheritedWeights(searched)
+    pairs = [(x[:2], y[:2]) for x, y in batches()]
+    given = {"repair": "none", "validation": pairs, "data": pairs}
+    fitting = problem_of(Fixed().eval(), torch.randn(2, 3, 12, 12), **given)
+    assert 0 <= InheritedWeights(fitting).evaluate(fitting.space.highest).accuracy <= 1
