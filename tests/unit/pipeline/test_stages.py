@@ -76,7 +76,7 @@ def test_the_test_split_is_opened_once_and_after_everything_else(
     monkeypatch.setattr(Sealed, "open", noted)
     subject = Subject(recipe(name="it", data={"name": "digits", "batch": 64}, finetune={"steps": 2}))
     carry_out(begin(subject, tmp_path), Options(), subject)
-    assert opened == [{s.name for s in STAGES} - {"train", "sparsify", "recalibrate", "score"}]
+    assert opened == [{s.name for s in STAGES} - {"train", "settle", "sparsify", "recalibrate", "score"}]
 
 
 @pytest.mark.slow

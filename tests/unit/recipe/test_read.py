@@ -247,7 +247,7 @@ def test_a_recipe_says_which_weights_leave() -> None:
         ('pattern = "rules:beat=1"', "pattern 'rules' has no option 'beat'; did you mean 'beta'?"),
         ('method = "admn"', "sparse.method: unknown sparse method 'admn'; did you mean 'admm'?"),
         ('allocation = "lmp"', "sparse.allocation: unknown allocation 'lmp'; did you mean 'lamp'?"),
-        ("sparsty = 0.5", "unknown key 'sparsty' in [sparse]; did you mean 'sparsity'?"),
+        ("sparsty = 0.5", "unknown key 'sparsty' in [sparse]; did you mean 'sparsity' or 'sparsities'?"),
         ("training = { epochs = 0 }", "sparse.training.epochs: input should be greater than or equal to 1"),
     ],
 )
