@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
-import billhook
 from benchmarks._training import BATCH, Protocol, batches, dataset, example, finetuning, scores, trained
 from billhook import Budget
-from billhook.criteria import Calibration
-from billhook.graph.storage import load_tensors
 from billhook.search.costs import SearchCosts
 from billhook.search.driver import SearchResult, search
 from billhook.search.problem import SearchProblem, Settings
-from billhook.search.repair import Reconstruction
 from billhook.search.space import Genes
-from billhook.train import evaluate, fit, recalibrate_batchnorm
+from billhook.search.winner import repaired
+from billhook.train import evaluate, fit
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resnet-20": {"stem_stride": 2, "in_channels": 1, "num_classes": 10},
@@ -123,8 +119,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
     problem = make_problem(model, Budget(macs=task.macs), protocol, task.seed, images=task.images)
     genes, told = _choice(task, problem, protocol, folder)
     decided = time.perf_counter()
-    small = billhook.apply(repaired(problem, genes), problem.space.plan(genes, model)).eval()
-    recalibrate_batchnorm(small, problem.calibration(), len(problem.calibration()))
+    small = repaired(problem, problem.space.plan(genes, model)).eval()
     before = score(small, task.images)
     training = finetuning(task.seed, protocol)
     fit(small, batches(protocol, task.seed), config=training, progress=False)
@@ -208,22 +203,6 @@ def one_at_a_time(folder: Path, task: Task, protocol: Protocol) -> Iterator[Path
     with (kept / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield kept
-
-
-def repaired(problem: SearchProblem, genes: Genes) -> nn.Module:
-    """Return the network in full size, whose layers make up for the channels that leave: least squares."""
-    calibration = Calibration(problem.calibration(), problem.loss)
-    reconstruction = Reconstruction(
-        problem.model,
-        problem.space.groups,
-        calibration,
-        batches=len(problem.calibration()),
-        seed=problem.seed,
-    )
-    copy = deepcopy(problem.model)
-    new = reconstruction.tensors(problem.space.keep(genes))
-    load_tensors(copy, {**copy.state_dict(), **new}, "reconstruction")
-    return copy.eval()
 
 
 def others(images: int) -> list[Any]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from billhook.criteria import Calibration
 from billhook.graph.groups import ChannelGroup
 from billhook.graph.plan import Keep
-from billhook.train.reader_layers import ReaderLayer, supported_readers
-from billhook.train.reconstruction import moments, refitted
-
-DAMPING = 1e-3  # as searches repair their candidates, so that an exported trial is what was judged
+from billhook.train.reader_layers import supported_readers
+from billhook.train.reconstruction import DAMPING, moments, refitted
 
 
 def refit_(
@@ -40,8 +37,9 @@ def refit_(
         positions: Use at most this many output positions of an image.
         seed: Of the draws.
     """
-    gone = {la.tensor: gone_columns(la, keep) for la in supported_readers(model, groups)}
-    layers = [la for la in supported_readers(model, groups) if gone[la.tensor].any()]
+    readers = supported_readers(model, groups)
+    gone = {la.tensor: la.gone(keep) for la in readers}
+    layers = [la for la in readers if gone[la.tensor].any()]
     if not layers:
         return []
     seen = moments(model, layers, calibration, batches=batches, positions=positions, seed=seed)
@@ -52,12 +50,3 @@ def refit_(
             matrix = layer.matrix().double()
             layer.assign_(refitted(matrix, cross, second, columns.to(second.device), DAMPING))
     return [la.tensor for la in layers]
-
-
-def gone_columns(layer: ReaderLayer, keep: Mapping[str, Keep | Tensor]) -> Tensor:
-    """Return which columns of a layer's matrix belong to units that leave: mask [columns]."""
-    gone = torch.zeros(layer.matrix().shape[2], dtype=torch.bool)
-    for group, columns in layer.units.items():
-        if group in keep:
-            gone[columns[~torch.as_tensor(keep[group])].flatten()] = True
-    return gone

@@ -14,7 +14,6 @@ from billhook.errors import InputError
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import decide, with_units
 from billhook.methods._parts import Allocating
-from billhook.methods._refit import gone_columns
 from billhook.options import Flag, Number, option
 from billhook.registry import Info
 from billhook.train import recalibrate_batchnorm
@@ -146,7 +145,7 @@ class Obs(Allocating, Method):
         by_name, changed = {layer.tensor: layer for layer in layers}, False
         for name, sums in dense.items():
             layer = by_name[name]
-            gone, stale = gone_columns(layer, keep), self.sequential and changed
+            gone, stale = layer.gone(keep), self.sequential and changed
             if not gone.any() and not stale:
                 continue
             if stale:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from billhook.allocate.budget import METRICS
 from billhook.errors import InputError, NameNotFoundError
 from billhook.search.pareto import hypervolumes
-from billhook.search.studies.trial import Trial, comparable
+from billhook.search.studies.trial import Trial, comparable, front
 
 
 class _StudyLike(Protocol):
@@ -116,11 +116,7 @@ class SearchRecord:
     @cached_property
     def front(self) -> tuple[Trial, ...]:
         """The trials that no other beats in both accuracy and cost, the cheapest first."""
-        found: list[Trial] = []
-        for trial in sorted(self.comparable, key=lambda t: (t.costs[self.metric], -t.accuracy, t.number)):
-            if not found or trial.accuracy > found[-1].accuracy:
-                found.append(trial)
-        return tuple(found)
+        return tuple(front(self.comparable, self.metric))
 
     def ranked(self) -> list[Trial]:
         """Return the trials within the limits, the most accurate first; of equal genes, the first only."""
@@ -132,7 +128,7 @@ class SearchRecord:
 
     def fits(self, trial: Trial) -> bool:
         """Return whether a trial keeps the limits."""
-        return all(trial.costs[m] <= limit for m, limit in self.limits.items())
+        return trial.within(self.limits)
 
     def share(self, trial: Trial) -> float:
         """Return the cost of a trial relative to the original's."""

@@ -25,7 +25,7 @@ from billhook.search.requirements import require
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
 from billhook.search.studies.study import Study
-from billhook.search.studies.trial import Trial, comparable
+from billhook.search.studies.trial import Trial, comparable, front
 from billhook.search.winner import repaired
 from billhook.search.workers import open_workers
 
@@ -67,12 +67,7 @@ class SearchResult:
     @property
     def front(self) -> list[Trial]:
         """The trials that no other beats in both accuracy and cost, the cheapest first; see `comparable`."""
-        metric = self.problem.metric
-        front: list[Trial] = []
-        for trial in sorted(comparable(self.trials), key=lambda t: (t.costs[metric], -t.accuracy)):
-            if not front or trial.accuracy > front[-1].accuracy:
-                front.append(trial)
-        return front
+        return front(comparable(self.trials), self.problem.metric)
 
     def plan(self, trial: Trial | int | None = None) -> Plan:
         """Return the plan of a trial, by default the best one.

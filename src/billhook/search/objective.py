@@ -68,9 +68,9 @@ class InheritedWeights(Objective):
         self._judge = Judge(problem.judged_on, problem.loss, problem.model)
         self._reconstruction: Reconstruction | None = None
         self._settling: list[Any] = []
-        if settings.repair in ("reconstruct", "both"):
+        if settings.reconstructs:
             self._reconstruction = reconstruction_of(problem)
-        if settings.repair in ("recalibrate", "both"):
+        if settings.recalibrates:
             device = device_of(problem.model)
             self._settling = [to_device(unpack(b)[0], device) for b in problem.calibration()]
 

@@ -62,6 +62,16 @@ class Settings(Configurable):
     )
     latency: str = option("auto", OneOf("auto", "table", "fitted", "measured"), "where latency comes from")
 
+    @property
+    def reconstructs(self) -> bool:
+        """Candidates are repaired by least squares."""
+        return self.repair in ("reconstruct", "both")
+
+    @property
+    def recalibrates(self) -> bool:
+        """Candidates get new statistics of batch norms."""
+        return self.repair in ("recalibrate", "both")
+
 
 @dataclass(frozen=True, eq=False)
 class SearchProblem:

@@ -19,8 +19,8 @@ from billhook.graph import ChannelGroup
 from billhook.graph.plan import Keep
 from billhook.graph.structure import Structure, impose_
 from billhook.search.problem import SearchProblem
-from billhook.train.reader_layers import ReaderLayer, supported_readers
-from billhook.train.reconstruction import Moments, moments, refitted, refitted_on_support
+from billhook.train.reader_layers import ReaderLayer, gone_columns, supported_readers
+from billhook.train.reconstruction import DAMPING, Moments, moments, refitted, refitted_on_support
 
 MOST_COLUMNS = 2400  # a layer that reads more would take more time than its candidates' evaluation
 _REMEMBERED = 2**26  # weights
@@ -55,7 +55,7 @@ class Reconstruction:
         batches: int = 8,
         positions: int = 16,
         seed: int = 0,
-        damping: float = 1e-3,
+        damping: float = DAMPING,
     ) -> None:
         found = supported_readers(model, groups)
         small = [la for la in found if la.matrix().shape[2] <= MOST_COLUMNS]
@@ -154,10 +154,7 @@ class _Layer:
 
     def gone(self, keep: Mapping[str, Keep]) -> Tensor | None:
         """Return which columns are those of units that leave: mask [columns]; None if none are."""
-        gone = torch.zeros(self.matrix.shape[2], dtype=torch.bool)
-        for name, columns in self._units.items():
-            if name in keep:
-                gone[columns[torch.from_numpy(~keep[name])].flatten()] = True
+        gone = gone_columns(self._units, keep, self.matrix.shape[2])
         return gone if gone.any() else None
 
     def tensors(self, matrix: Tensor, shape: tuple[int, ...] | None = None) -> dict[str, Tensor]:

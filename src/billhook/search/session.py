@@ -125,7 +125,7 @@ class Session:
         By default of all so far that can be compared; see `comparable`.
         """
         given = comparable(self.done) if trials is None else list(trials)
-        fitting = [t for t in given if all(t.costs[m] <= limit for m, limit in self.costs.limits.items())]
+        fitting = (t for t in given if t.within(self.costs.limits))
         return max(fitting, key=lambda t: (t.accuracy, -t.loss), default=None)
 
     def _carry_out(self, batch: _Batch, made: _Lazily) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from billhook.graph import ExportedNetwork, Graph, Plan
 from billhook.graph.constants import Kept, Mask
-from billhook.graph.exported import ExportedNetwork as Exported
 from billhook.graph.inputs import as_call
 from billhook.graph.rules._base import bind
 from billhook.graph.slicing import cut_named
@@ -77,13 +77,11 @@ def as_fast_(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def fast_inputs(inputs: Any, dtype: torch.dtype) -> Any:
     """Return inputs with floats in `dtype`, images channels last."""
-    from torch.utils import _pytree as pytree
-
     cast = pytree.tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
     return as_channels_last(cast)
 
 
-def settle_statistics_(network: Exported, batches: Iterable[Any]) -> int:
+def settle_statistics_(network: ExportedNetwork, batches: Iterable[Any]) -> int:
     """Measure the statistics of all batch norms anew, as plain averages over batches; return how many.
 
     Only batch norms are in training mode meanwhile. In place; float32 is best.
@@ -115,7 +113,7 @@ def settle_statistics_(network: Exported, batches: Iterable[Any]) -> int:
     return count
 
 
-def _statistics(network: Exported) -> dict[str, Tensor]:
+def _statistics(network: ExportedNetwork) -> dict[str, Tensor]:
     """Return the running statistics that batch norms of the graph read, by name."""
     names = [n.name for n in network._inference.graph.nodes if n.op == "placeholder"]
     sources = dict(zip(names, network._sources, strict=True))

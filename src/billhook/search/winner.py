@@ -25,8 +25,7 @@ def repaired(problem: SearchProblem, plan: Plan) -> nn.Module:
         problem: The network, its data, and how candidates are repaired.
         plan: Of a candidate.
     """
-    repair = problem.settings.repair
-    reconstruction = reconstruction_of(problem) if repair in ("reconstruct", "both") else None
+    reconstruction = reconstruction_of(problem) if problem.settings.reconstructs else None
     whole = problem.model
     if reconstruction is not None:
         whole = copy.deepcopy(whole)
@@ -40,6 +39,6 @@ def repaired(problem: SearchProblem, plan: Plan) -> nn.Module:
         reconstruction.thin_out_(weights, plan.keep, plan.patterns)
     else:
         impose_(weights, plan.patterns)
-    if repair in ("recalibrate", "both"):
+    if problem.settings.recalibrates:
         recalibrate_batchnorm(small, problem.calibration(), len(problem.calibration()))
     return small

@@ -67,6 +67,14 @@ class ReaderLayer:
         """Groups of a convolution, 1 for everything else."""
         return 1 if isinstance(self.module, nn.Linear) else int(self.module.groups)
 
+    def gone(self, keep: Mapping[str, Any]) -> Tensor:
+        """Return which columns of the matrix belong to units that leave: mask [columns].
+
+        Args:
+            keep: Group id → units that stay: an array or a tensor of flags.
+        """
+        return gone_columns(self.units, keep, self.matrix().shape[2])
+
     def on(self, model: nn.Module) -> ReaderLayer:
         """Return the same layer of `model`, which is built like the present one."""
         return ReaderLayer(self.tensor, model.get_submodule(self.tensor.rpartition(".")[0]), self.units)
@@ -135,6 +143,15 @@ class ReaderLayer:
             step = layer.dilation[axis]
             x = x.unfold(2 + axis, step * (layer.kernel_size[axis] - 1) + 1, stride[axis])[..., ::step]
         return x.movedim(1, 1 + dims), tuple(x.shape[2 : 2 + dims])
+
+
+def gone_columns(units: Mapping[str, Tensor], keep: Mapping[str, Any], columns: int) -> Tensor:
+    """Return which of so many columns belong to units that leave: mask [columns]; see `ReaderLayer.units`."""
+    gone = torch.zeros(columns, dtype=torch.bool)
+    for group, owned in units.items():
+        if group in keep:
+            gone[owned[~torch.as_tensor(keep[group])].flatten()] = True
+    return gone
 
 
 def find_readers(model: nn.Module, groups: Iterable[ChannelGroup], *, method: str) -> list[ReaderLayer]:

@@ -24,6 +24,9 @@ from billhook.train.batches import unpack
 from billhook.train.placement import device_of, mode_kept, to_device
 from billhook.train.reader_layers import ReaderLayer
 
+DAMPING = (
+    1e-3  # of the least squares that repair a decision; one for all, so that what is exported was judged
+)
 _AT_ONCE = 2**24  # numbers in a temporary matrix
 See = Callable[[ReaderLayer, Tensor, float], None]
 

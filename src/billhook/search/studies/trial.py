@@ -40,6 +40,10 @@ class Trial:
         """False if accuracy or loss is no number."""
         return math.isfinite(self.accuracy) and math.isfinite(self.loss)
 
+    def within(self, limits: Mapping[str, float]) -> bool:
+        """Tell if the trial keeps bounds on its costs, by metric and in base units."""
+        return all(self.costs[metric] <= limit for metric, limit in limits.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
@@ -65,3 +69,12 @@ def comparable(trials: Sequence[Trial]) -> list[Trial]:
     many = (t.key for t in reversed(trials) if 2 * counts[t.key] >= max(counts.values()))
     last = next(many, "")
     return [trial for trial in trials if trial.key == last]
+
+
+def front(trials: Sequence[Trial], metric: str) -> list[Trial]:
+    """Return the trials that no other beats in both accuracy and cost, the cheapest first; of equals, one."""
+    found: list[Trial] = []
+    for trial in sorted(trials, key=lambda t: (t.costs[metric], -t.accuracy, t.number)):
+        if not found or trial.accuracy > found[-1].accuracy:
+            found.append(trial)
+    return found
