@@ -109,7 +109,6 @@ def run_search(subject: Subject, *, on_trial: OnTrial | None = None, bars: bool 
             "model": network_of(subject),
             "network": _short(recipe.model.name),
             "data": recipe.data.name if recipe.data is not None else "",
-            "trials": wanted.trials,
             "accuracy": _accuracy(problem),
             "recipe": to_toml(_kept(recipe)),
         },

@@ -148,21 +148,38 @@ class SearchRecord:
         return tuple(g.values[i] / g.values[-1] for g, i in zip(self.genes, trial.genes, strict=True))
 
     def best_so_far(self) -> list[float | None]:
-        """Return the accuracy of the best trial within the limits up to each trial; None before the first."""
+        """Return the accuracy of the best trial within the limits up to each trial; None before the first.
+
+        Of those that were judged as it was: where a searcher changes its objective, the line begins anew.
+        """
         found: list[float | None] = []
+        best: dict[str, float] = {}
         for trial in self.trials:
-            before = found[-1] if found else None
-            better = self.fits(trial) and (before is None or trial.accuracy > before)
-            found.append(trial.accuracy if better else before)
+            if self.fits(trial):
+                best[trial.key] = max(trial.accuracy, best.get(trial.key, trial.accuracy))
+            found.append(best.get(trial.key))
         return found
 
     def volumes(self) -> list[float]:
         """Return the hypervolume up to each trial: the part of the square that the trials dominate.
 
-        The square goes from no cost and full accuracy to the original's cost and accuracy 0.
+        The square goes from no cost and full accuracy to the original's cost and accuracy 0. As with
+        `best_so_far`, only trials that were judged alike count together.
         """
-        rows = [(self.share(t), 1 - t.accuracy) for t in self.trials]
-        return [float(v) for v in hypervolumes(rows, (1.0 + 1e-9, 1.0))] if rows else []
+        found: dict[int, float] = {}
+        for key in dict.fromkeys(t.key for t in self.trials):
+            alike = [t for t in self.trials if t.key == key]
+            found.update(zip((t.number for t in alike), self._volumes(alike), strict=True))
+        return [found[t.number] for t in self.trials]
+
+    @property
+    def volume(self) -> float:
+        """The hypervolume of all trials that can be compared; 0 if there are none."""
+        return self._volumes(self.comparable)[-1] if self.trials else 0.0
+
+    def _volumes(self, trials: Sequence[Trial]) -> list[float]:
+        rows = [(self.share(t), 1 - t.accuracy) for t in trials]
+        return [float(v) for v in hypervolumes(rows, (1.0 + 1e-9, 1.0))]
 
 
 def require_comparable(records: Sequence[SearchRecord]) -> None:

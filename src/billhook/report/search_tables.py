@@ -34,7 +34,7 @@ def search_data(record: SearchRecord) -> dict[str, Any]:
         "finished": len(record.trials),
         "best": None if record.best is None else record.best.to_dict(),
         "front": [t.number for t in record.front],
-        "hypervolume": (record.volumes() or [0.0])[-1],
+        "hypervolume": record.volume,
         "genes": [{"kind": g.kind, "target": g.target, "values": list(g.values)} for g in record.genes],
         "trials": [t.to_dict() for t in record.trials],
     }
@@ -74,7 +74,7 @@ def progress_in_words(record: SearchRecord) -> str:
     of = "" if record.planned is None else f" of {max(record.planned, len(record.trials))}"
     cached = sum(t.cached for t in record.trials)
     memory = f", {cached} of them known before" if cached else ""
-    volume = f"; hypervolume {record.volumes()[-1]:.4f}" if record.trials else ""
+    volume = f"; hypervolume {record.volume:.4f}" if record.trials else ""
     return f"{len(record.trials)}{of} trials finished{memory}{volume}"
 
 

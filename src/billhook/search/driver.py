@@ -171,6 +171,7 @@ def search(
         "limits": costs.limits,
         "latency": None if latency is None else latency.to_dict(),
         "parallel": parallel or max(1, workers),
+        "trials": trials,
         **(description or {}),
     }
     with Study.of(study, name, facts) as kept, open_workers(workers, ray) as pool, ExitStack() as stack:
@@ -188,6 +189,7 @@ def search(
             kept,
             pool,
             trials=trials,
+            planned=int(kept.facts["trials"]),
             parallel=int(kept.facts["parallel"]),
             folder=kept.folder,
         )

@@ -35,6 +35,8 @@ class Session:
         objective: What candidates are worth; a searcher may bring its own.
         seed: Of every draw.
         trials: How many candidates are evaluated in all.
+        planned: How many there were to be when the search began; what a searcher makes of a number of trials
+            follows from this one, so that a search may go on beyond it.
         parallel: How many are evaluated side by side: batches of this size keep all workers busy.
         metric: The cost that is weighed against accuracy.
         folder: Where a searcher keeps what it trains, so that a killed search need not train it again.
@@ -51,11 +53,13 @@ class Session:
         workers: Workers,
         *,
         trials: int,
+        planned: int,
         parallel: int,
         folder: Path,
     ) -> None:
         self.problem, self.space, self.costs = problem, problem.space, costs
-        self.seed, self.trials, self.parallel, self.metric = problem.seed, trials, parallel, problem.metric
+        self.seed, self.metric = problem.seed, problem.metric
+        self.trials, self.planned, self.parallel = trials, planned, parallel
         self.folder = folder
         self.done: list[Trial] = []
         self.told: Callable[[Trial], None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,30 @@ def test_the_same_seed_is_the_same_study(method: str) -> None:
     assert [t.genes for t in trials[0]] == [t.genes for t in trials[1]]
     other = search(problem("plain", Budget(macs=0.6), seed=1), method, trials=26).trials
     assert [t.genes for t in other] != [t.genes for t in trials[0]]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("random", {}),
+        ("tpe", {}),
+        ("nsga2", {"population": 4}),
+        ("amc", {"hidden": 8}),
+        ("agmc", {}),
+        ("metapruning", {"steps": 2, "hidden": 2}),
+        ("jcw", {"evaluation": "inherited", "population": 4, "channels": 0.0}),
+        ("jcw", {"population": 3, "slice_steps": 2, "channels": 0.0}),
+    ],
+)
+def test_a_search_goes_on_beyond_what_was_planned(
+    tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    searched = problem("plain", None if method == "jcw" else Budget(params=0.8))
+    first = search(searched, method, options=options, trials=16, study=tmp_path / "s.db").trials
+    found = search(searched, method, options=options, trials=32, study=tmp_path / "s.db").trials
+    assert [t.genes for t in found[: len(first)]] == [t.genes for t in first]
+    assert len(first) >= 8
+    assert len(found) > len(first)
 
 
 @pytest.mark.parametrize("method", ["random", "tpe", "nsga2"])

@@ -51,6 +51,7 @@ def begin(tmp_path: Path) -> Iterator[Open]:
             study,
             pool,
             trials=trials,
+            planned=trials,
             parallel=1,
             folder=tmp_path,
         )

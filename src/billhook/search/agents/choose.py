@@ -29,7 +29,7 @@ def agent_of(options: AgentOptions, env: VecEnv, length: int, trials: int, seed:
         options: What it is and how it learns.
         env: Episodes side by side.
         length: Steps of an episode.
-        trials: Episodes in all.
+        trials: How many episodes were planned; says how many of them are random.
         seed: Of everything that it draws.
     """
     warmup = options.random_episodes(trials)

@@ -17,7 +17,14 @@ _TRIES = 16  # neighbours of neighbours, until one is new
 
 
 def learn(
-    candidates: Candidates, options: AgentOptions, reward: str, *, trials: int, parallel: int, seed: int
+    candidates: Candidates,
+    options: AgentOptions,
+    reward: str,
+    *,
+    trials: int,
+    planned: int,
+    parallel: int,
+    seed: int,
 ) -> None:
     """Evaluate the candidates that an agent comes to, until `candidates` raises that no trials are left.
 
@@ -29,6 +36,7 @@ def learn(
         options: What the agent is and how it learns.
         reward: One of `billhook.search.agents.rewards`.
         trials: Episodes in all.
+        planned: How many there were to be at first; says how many of them are random.
         parallel: How many are evaluated side by side.
         seed: Of everything that the agent draws.
     Raises:
@@ -40,7 +48,7 @@ def learn(
         symmetric = options.agent in SYMMETRIC
         outside = _Outside(candidates, own, np.random.default_rng([seed, 2]) if options.fill else None)
         env = Lockstep(outside, reward, parallel, symmetric=symmetric)
-        agent = agent_of(options, env, env.walk.length, trials, seed)
+        agent = agent_of(options, env, env.walk.length, planned, seed)
         rounds = -(-trials // parallel)
         agent.learn(rounds * parallel * env.walk.length, log_interval=None)  # type: ignore[arg-type]
 

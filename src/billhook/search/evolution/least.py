@@ -22,7 +22,7 @@ def least_fractions(
         protect: More for the first layer, for layers with a stride and for widths that several layers share
             by adding up their outputs (residual connections).
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
         configuration `res18-search.yaml`. arXiv:2110.08013.
     """
 

@@ -47,8 +47,8 @@ def offspring(
         mutation_eta: See `mutate_polynomial`.
         tries: How many times as many children are drawn at most.
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021, section
-        3.4 (parameters as in its code). arXiv:2110.08013.
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
+        section 3.4 (parameters as in its code). arXiv:2110.08013.
     Differs from the source:
         Its code lets the repeats of the last try live.
     """

@@ -34,7 +34,7 @@ def crossover_sbx(rows: Floats, rng: Generator, *, eta: float = 0.5, prob: float
         InputError: for an odd number of rows.
     References:
         Deb and Agrawal, "Simulated Binary Crossover for Continuous Search Space", Complex Systems 1995.
-        Parameters as in Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile
+        Parameters as in Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile
         Devices", 2021. arXiv:2110.08013.
     """
     if len(rows) % 2:

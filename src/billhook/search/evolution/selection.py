@@ -48,7 +48,7 @@ def unds(costs: npt.ArrayLike, targets: npt.ArrayLike, count: int) -> Rows:
         targets: Latencies T; keep them fixed over all generations.
         count: How many survive; with fewer rows, all do.
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
         section 3.4. arXiv:2110.08013. (The order of filling is that of its code.)
     """
     table, all_fronts = _sorted_by_targets(costs, targets)

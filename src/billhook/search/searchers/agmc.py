@@ -97,7 +97,7 @@ class AGMC(Searcher):
         from billhook.search.encoder.decoder_search import Noise
         from billhook.search.encoder.decoder_training import Schedule
 
-        usual = 0 if trusted else min(_WARMUP, session.trials // _SHARE)
+        usual = 0 if trusted else min(_WARMUP, session.planned // _SHARE)
         noise = Noise(
             warmup=round(_given(self.warmup, usual)),
             sigma=_given(self.sigma, _TRUSTED_SIGMA if trusted else _SIGMA),

@@ -67,6 +67,7 @@ class AMC(AgentOptions, Searcher):
             self,
             self.reward,
             trials=session.trials,
+            planned=session.planned,
             parallel=session.parallel,
             seed=session.seed,
         )

@@ -27,7 +27,7 @@ from billhook.train import FitConfig
 
 INFO = Info(
     "evolution of widths and densities together, a whole front of loss and latency",
-    "Liu et al., Joint Channel and Weight Pruning, ECCV 2022, arXiv:2110.08013",
+    "Zhao et al., Joint Channel and Weight Pruning, ECCV 2022, arXiv:2110.08013",
     needs_data=True,
     trains=True,
     notes="evaluation=inherited does not train; with pattern=4x1|dense, densities are searched too",
@@ -52,7 +52,7 @@ class Jcw(Searcher):
     and `mask_steps` make that short, and start="trained" makes short training say more.
 
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021 (ECCV
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021 (ECCV
         2022 as "Multi-granularity Pruning for Model Acceleration on Mobile Devices"). arXiv:2110.08013.
     Differs from the source:
         Any network, pattern and cost; the space says which widths and densities there are. protect=True sets
@@ -121,7 +121,7 @@ class Jcw(Searcher):
                 crossover_prob=self.crossover_prob,
                 mutation_eta=self.mutation_eta,
             )
-            if not len(children):
+            if not len(children) and generation:
                 return
             trials = judge(generation, population, children)
             table = np.array([(t.loss, t.costs[session.metric]) for t in trials])

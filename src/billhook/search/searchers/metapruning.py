@@ -93,7 +93,7 @@ class MetaPruning(Searcher):
 
     def run(self, session: Session) -> None:
         """Evaluate generation after generation, until there are no new candidates."""
-        population = self.population or scaled_population(session.trials)
+        population = self.population or scaled_population(session.planned)
         evolution = Evolution(
             session.costs,
             population=population,

@@ -105,8 +105,8 @@ def densest(space: Space, genes: Genes, tensors: Mapping[str, Tensor]) -> dict[s
         genes: One row.
         tensors: What the candidate keeps of each tensor, by name.
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021, section
-        3.3. arXiv:2110.08013 (norms over groups of 4 channels, the pattern "4x1").
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
+        section 3.3. arXiv:2110.08013 (norms over groups of 4 channels, the pattern "4x1").
     Differs from the source:
         Any pattern. Groups are those of the slice; if its channels are no multiple of 4, the last is smaller.
     """

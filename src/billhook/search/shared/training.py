@@ -70,8 +70,8 @@ def shared_weights(
         DivergedError: if the loss becomes NaN or infinite; names the step and the rate.
         MissingExtraError: if Lightning Fabric is not installed.
     References:
-        Liu et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021, section
-        3.3. arXiv:2110.08013.
+        Zhao et al., "Joint Channel and Weight Pruning for Model Acceleration on Mobile Devices", 2021,
+        section 3.3. arXiv:2110.08013.
     Differs from the source:
         The masks of the last step are not those of the evaluation, which makes new ones. Any network.
     """

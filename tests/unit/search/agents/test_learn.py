@@ -46,7 +46,9 @@ def search(known: Known, seed: int, parallel: int = 1, **options: object) -> lis
     judged = known.judged
     with suppress(NoTrialsLeft):
         chosen = AgentOptions(**options)  # type: ignore[arg-type]
-        learn(judged, chosen, "error", trials=judged.trials, parallel=parallel, seed=seed)
+        learn(
+            judged, chosen, "error", trials=judged.trials, planned=judged.trials, parallel=parallel, seed=seed
+        )
     return [t.genes for t in judged.done]
 
 
@@ -116,4 +118,4 @@ def test_a_search_that_begins_anew_asks_for_the_same_candidates() -> None:
 def test_an_accuracy_that_is_no_number_stops_the_agent() -> None:
     judged = Judged(SPACE, lambda g: np.nan, Budget(macs=0.5))
     with pytest.raises(InputError, match="reward 'error' of trial 0 is nan"):
-        learn(judged, AgentOptions(hidden=8), "error", trials=10, parallel=1, seed=0)
+        learn(judged, AgentOptions(hidden=8), "error", trials=10, planned=10, parallel=1, seed=0)
