@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +19,7 @@ from billhook.search.costs import SearchCosts
 from billhook.search.driver import SearchResult, search
 from billhook.search.problem import SearchProblem, Settings
 from billhook.search.space import Genes
+from billhook.search.studies.trial import Trial, comparable
 from billhook.search.winner import repaired
 from billhook.train import evaluate, fit
 
@@ -34,7 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 # Other benchmarks train the same networks: what they have left is used.
 ELSEWHERE = {"resnet-20": "sparse", "small-vgg": "sparse", "resnet-56": "fusion"}
 ROUND_TO, LOWEST, IMAGES, REPAIR = 4, 0.125, 2000, "both"
-TRAINED_ONCE = "pruning-net-*"  # what MetaPruning trains; the same for all budgets of a network and seed
+BEST = 5  # candidates of a search that are scored beside the winner
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,13 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
         }
         return {**common, **found, "seconds": round(time.perf_counter() - began, 1)}
     problem = make_problem(model, Budget(macs=task.macs), protocol, task.seed, images=task.images)
-    genes, told = _choice(task, problem, protocol, folder)
+    genes, found, told = _choice(task, problem, folder)
     decided = time.perf_counter()
-    small = repaired(problem, problem.space.plan(genes, model)).eval()
+    if found is None:
+        small = repaired(problem, problem.space.plan(genes, model)).eval()
+    else:
+        small = found.network().eval()
+        told["best_accuracies"] = [score(found.network(t).eval(), task.images) for t in _best(found)]
     before = score(small, task.images)
     training = finetuning(task.seed, protocol)
     fit(small, batches(protocol, task.seed), config=training, progress=False)
@@ -143,15 +144,14 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
 
 
 def _choice(
-    task: Task, problem: SearchProblem, protocol: Protocol, folder: Path
-) -> tuple[Genes, dict[str, Any]]:
-    """Return the winner of a search, and what is to be written down about the search."""
+    task: Task, problem: SearchProblem, folder: Path
+) -> tuple[Genes, SearchResult | None, dict[str, Any]]:
+    """Return the winner of a search, what the search has found, and what is to be written down about it."""
     if task.method == "uniform":
-        return uniform(SearchCosts(problem.space, problem.budget), task.seed), {}
-    with one_at_a_time(folder, task, protocol) as kept:
-        found = searched(problem, task, folder, kept)
+        return uniform(SearchCosts(problem.space, problem.budget), task.seed), None, {}
+    found = searched(problem, task, folder)
     assert found.best is not None, "no candidate within the budget"
-    return np.array(found.best.genes, dtype=np.int64), {
+    told = {
         "searched_accuracy": found.best.accuracy,
         "accuracies": [round(t.accuracy, 4) for t in found.trials],
         "evaluations": len(found.trials),
@@ -159,6 +159,13 @@ def _choice(
         "evaluation_seconds": round(sum(t.seconds for t in found.trials), 1),
         "judged_by": sorted({t.key.split()[0] for t in found.trials}),
     }
+    return np.array(found.best.genes, dtype=np.int64), found, told
+
+
+def _best(found: SearchResult) -> list[Trial]:
+    """Return the most accurate candidates of a search; one accuracy is luck, their mean is less so."""
+    comparing = {t.genes: t for t in comparable(found.trials) if t.within(found.costs.limits)}
+    return sorted(comparing.values(), key=lambda t: (-t.accuracy, t.loss, t.number))[:BEST]
 
 
 def uniform(costs: SearchCosts, seed: int) -> Genes:
@@ -171,38 +178,13 @@ def uniform(costs: SearchCosts, seed: int) -> Genes:
     raise AssertionError("the lowest candidate is within all limits")
 
 
-def searched(
-    problem: SearchProblem, task: Task, folder: Path, kept: Path | None = None, **arguments: Any
-) -> SearchResult:
-    """Return what a search finds, in a new study; what it trains is taken from and left in `kept`."""
+def searched(problem: SearchProblem, task: Task, folder: Path, **arguments: Any) -> SearchResult:
+    """Return what a search finds, in a new study."""
     place = study_of(task, folder)
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(place.name + ".d")
     for old in place.parent.glob(f"{place.name}*"):  # of a row that was never finished
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    if kept is not None:
-        for one in kept.glob(TRAINED_ONCE):
-            shutil.copytree(one, beside / "search" / one.name)
-    found = search(problem, task.method, options=task.options, trials=task.trials, study=place, **arguments)
-    if kept is not None:
-        for one in beside.glob(f"*/{TRAINED_ONCE}"):
-            if not (kept / one.name).exists():
-                shutil.copytree(one, kept / one.name)
-    return found
-
-
-@contextmanager
-def one_at_a_time(folder: Path, task: Task, protocol: Protocol) -> Iterator[Path | None]:
-    """Yield the folder of what is trained once for all budgets; who comes second waits for the first."""
-    if task.method != "metapruning":
-        yield None
-        return
-    what = json.dumps([task.network, task.seed, dict(task.options), asdict(protocol)], sort_keys=True)
-    kept = folder / "trained" / hashlib.sha256(what.encode()).hexdigest()[:12]
-    kept.mkdir(parents=True, exist_ok=True)
-    with (kept / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield kept
+    return search(problem, task.method, options=task.options, trials=task.trials, study=place, **arguments)
 
 
 def others(images: int) -> list[Any]:

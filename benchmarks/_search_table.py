@@ -51,6 +51,7 @@ def _budget(runs: Sequence[Row], dense: Mapping[Any, Row]) -> list[dict[str, Any
                     "method": row,
                     "evaluations": own[0].get("evaluations", 0),
                     "before": _percent(r["before_accuracy"] for r in own),
+                    "best five": _percent(_five(r) for r in own),
                     "against uniform": beaten["uniform"],
                     "against random": beaten["random"],
                     "after": _percent(r["after_accuracy"] for r in own),
@@ -60,6 +61,11 @@ def _budget(runs: Sequence[Row], dense: Mapping[Any, Row]) -> list[dict[str, Any
                 }
             )
     return rows
+
+
+def _five(run: Row) -> float:
+    """Return the mean accuracy of the best candidates of a search before any training."""
+    return mean(run.get("best_accuracies") or [run["before_accuracy"]])
 
 
 def _lost(runs: Iterable[Row], dense: Mapping[Any, Row]) -> str:

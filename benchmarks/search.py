@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "tpe": {},
     "amc": {},
     "agmc": {},
-    "metapruning": {"start": "trained", "epochs": 2},
+    "metapruning": {},
     "jcw": {"evaluation": "inherited", "channels": LOWEST, "population": 10},
 }
 SHARED = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -214,6 +215,39 @@ def test_a_trial_becomes_a_finished_run(billhook: Billhook, study: Path, tmp_pat
     assert (tmp_path / "runs/it/report.html").is_file()
     pruned = next(p for p in run.results.trajectory if p.label == "pruned")
     assert pruned.accuracy == pytest.approx(found["best"]["accuracy"], abs=0.12)  # on 60 of 216 images
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_judged_with_weights_of_a_searcher_starts_with_them(
+    begin: Callable[..., Outcome], billhook: Billhook, tmp_path: Path
+) -> None:
+    options = (
+        "--search-option",
+        "epochs=1",
+        "--search-option",
+        "population=4",
+        "--search-option",
+        "hidden=2",
+    )
+    budget = ("--budget", "macs=0.3", "--trials", "8", "--study", "s.db", "--json")
+    found = begin(*budget, *options, method="metapruning").data
+    for start in ("judged", "kept"):
+        outcome = billhook(
+            "search", "export", "s.db", "--epochs", "0", "--start", start, "--name", start, "-q"
+        )
+        assert outcome.code == 0, outcome.stderr
+    judged, kept = (
+        next(p for p in Run.load(tmp_path / "runs" / name).results.trajectory if p.label == "pruned").accuracy
+        for name in ("judged", "kept")
+    )
+    assert judged == pytest.approx(found["best"]["accuracy"], abs=0.12)  # on 60 of 216 images
+    assert judged > kept + 0.1
+    shutil.rmtree("s.db.d")
+    outcome = billhook("search", "export", "s.db", "--epochs", "0", "--name", "lost")
+    assert outcome.code == 1
+    assert "pruning-net.safetensors is missing" in outcome.stderr
+    assert billhook("search", "export", "s.db", "--start", "new").code == 2
+    assert not Path("runs/lost").exists()
 
 
 def test_the_plan_alone_or_the_recipe_of_the_run(billhook: Billhook, study: Path, tmp_path: Path) -> None:

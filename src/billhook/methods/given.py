@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from billhook.allocate.budget import format_value
 from billhook.errors import BudgetError, InputError, PlanError
-from billhook.graph import Plan
+from billhook.graph import Plan, apply
+from billhook.graph.put_back import put_back
+from billhook.graph.storage import load_tensors, read_tensors
 from billhook.methods._base import Method, Outcome, Problem
 from billhook.methods._decide import full_costs
 from billhook.methods._fresh import fresh, require_drawable
 from billhook.methods._refit import refit_
 from billhook.options import Number, OneOf, OrNone, Text, option
 from billhook.registry import Info
+from billhook.train import as_batches, recalibrate_batchnorm
 
 INFO = Info(
     "keeps what a plan file says",
@@ -34,12 +39,20 @@ class Given(Method):
     Attributes:
         weights: "kept": those of the network. "reconstructed": the layers that read channels which leave are
             refitted by least squares to what they answered before, as AMC exports its policies. "fresh":
-            drawn anew for the smaller network, as MetaPruning trains its winners.
+            drawn anew for the smaller network, as MetaPruning trains its winners. "file": those of `tensors`,
+            with statistics of batch norms measured anew, as MetaPruning judges candidates.
     """
 
     plan: str | None = option(None, OrNone(Text()), "file of the plan; must be given")
-    weights: str = option("kept", OneOf("kept", "reconstructed", "fresh"), "which weights the network gets")
-    batches: int = option(8, Number(1, integer=True), "for 'reconstructed': use at most this many batches")
+    weights: str = option(
+        "kept", OneOf("kept", "reconstructed", "fresh", "file"), "which weights the network gets"
+    )
+    tensors: str | None = option(
+        None, OrNone(Text()), "for 'file': safetensors with the network's state in full size"
+    )
+    batches: int = option(
+        8, Number(1, integer=True), "for 'reconstructed', 'file': this many batches at most"
+    )
     positions: int = option(16, Number(1, integer=True), "for 'reconstructed': output positions per image")
 
     def check(self, problem: Problem) -> None:
@@ -48,11 +61,17 @@ class Given(Method):
         Raises:
             PlanError: if there is no plan, it is for another network, or it touches what is out of scope.
             BudgetError: if the plan costs more than the budget allows.
-            InputError: if weights are to be refitted or drawn anew, and cannot be.
+            InputError: if weights are to be refitted or drawn anew, and cannot be, or if their file is not
+                named where it has to be.
+            StorageError: if the file of weights cannot be read, or does not fit the network.
         """
         self._read(problem)
+        if (self.tensors is not None) != (self.weights == "file"):
+            raise InputError("method 'given' takes weights='file' and tensors=FILE together, or neither")
         if self.weights == "fresh":
             require_drawable(problem.model)
+        if self.tensors is not None:
+            _with_state(problem.model, self.tensors)
 
     def run(self, problem: Problem) -> Outcome:
         """Return the plan, and the network with the weights that the option says."""
@@ -64,9 +83,14 @@ class Given(Method):
             return Outcome(plan, problem.model)
         if problem.calibration is None:
             raise InputError(
-                "method 'given' learns from data with weights='reconstructed'; give data=[(inputs, targets), "
-                "…]"
+                f"method 'given' learns from data with weights={self.weights!r}; give data=[(inputs, "
+                "targets), …]"
             )
+        if self.tensors is not None:
+            model, channels = _with_state(problem.model, self.tensors), replace(plan, patterns={})
+            small = apply(model, channels)
+            recalibrate_batchnorm(small, as_batches(problem.data, problem.seed), self.batches)
+            return Outcome(plan, put_back(model, channels, small))
         model = copy.deepcopy(problem.model)
         settings = {"batches": self.batches, "positions": self.positions, "seed": problem.seed}
         refit_(model, problem.groups, plan.keep, problem.calibration, **settings)
@@ -96,6 +120,13 @@ class Given(Method):
                 )
         _check_budget(problem, plan, self.plan)
         return replace(plan.attached(problem.graph), made_by={"given": dict(plan.made_by)})
+
+
+def _with_state(model: nn.Module, file: str) -> nn.Module:
+    """Return a copy of a network with the tensors of a file."""
+    twin = copy.deepcopy(model)
+    load_tensors(twin, read_tensors(file), file)
+    return twin
 
 
 def _check_budget(problem: Problem, plan: Plan, file: str) -> None:

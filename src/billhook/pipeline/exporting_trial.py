@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from billhook.errors import StorageError
+from billhook.errors import InputError, StorageError
 from billhook.graph import Plan
 from billhook.pipeline.searching import network_of, problem_of, recipe_of, search_of
 from billhook.pipeline.subject import Subject
 from billhook.recipe import GIVEN, Change, Recipe, Sparse, Training
+from billhook.search.driver import find_searcher
 from billhook.search.studies.study import Study
 from billhook.search.studies.trial import Trial
+from billhook.search.winner import with_tensors
 
+JUDGED = "judged"
+STARTS = (JUDGED, "kept", "reconstructed", "fresh")
 # How candidates were judged → the weights that a run of one starts with, unless somebody says otherwise.
 _STARTS = {
     "both": "reconstructed",
@@ -56,12 +61,35 @@ def plan_of(study: Study, trial: Trial, subject: Subject) -> Plan:
     )
 
 
+def network_of_trial(study: Study, trial: Trial, subject: Subject) -> nn.Module | None:
+    """Return the network in full size with the weights that a searcher has made for a trial.
+
+    None if candidates had the network's own weights, or if those they had are not kept (JCW's).
+
+    Args:
+        study: Where the trial is.
+        trial: One of its trials.
+        subject: The network that the study is about.
+    Raises:
+        StorageError: if what made the weights is not there any more.
+    """
+    problem = problem_of(subject)
+    if trial.key == problem.key:
+        return None
+    judge = find_searcher(study.facts["method"], study.facts["options"]).judge(problem, study.folder)
+    if judge is None or judge.key != trial.key:
+        return None
+    tensors = judge.tensors(np.array(trial.genes, dtype=np.int64))
+    return None if tensors is None else with_tensors(problem.model, tensors)
+
+
 def recipe_of_trial(
     study: Study,
     trial: Trial,
     plan_file: str,
     *,
-    start: str | None = None,
+    start: str = JUDGED,
+    tensors_file: str | None = None,
     changes: Sequence[Change] = (),
 ) -> Recipe:
     """Return the recipe of a run that carries out a trial.
@@ -74,17 +102,26 @@ def recipe_of_trial(
         study: Where the trial is.
         trial: One of its trials.
         plan_file: Where its plan was written.
-        start: "kept", "reconstructed" or "fresh": weights that training starts with; None: as candidates
-            were judged.
+        start: "kept", "reconstructed" or "fresh": weights that training starts with; "judged": those that
+            the candidate was judged with.
+        tensors_file: Where those of `network_of_trial` were written, if there are any.
         changes: What the user wants otherwise.
     """
     searched = search_of(recipe_of(study))
-    weights = start or _STARTS[searched.repair]
+    if start not in STARTS:
+        raise InputError(f"a trial starts with the weights {', '.join(STARTS)}; got {start!r}")
+    own = tensors_file if start == JUDGED else None
+    judged = _STARTS[searched.repair] if own is None else "file"
+    weights = judged if start == JUDGED else start
     plan = Plan.load(plan_file)
     given: dict[tuple[str, ...], Any] = {
         ("name",): f"{study.facts['method']}-trial-{trial.number}",
         ("prune", "method"): GIVEN,
-        ("prune", "options"): {"plan": plan_file, "weights": weights},
+        ("prune", "options"): {
+            "plan": plan_file,
+            "weights": weights,
+            **({} if own is None else {"tensors": own}),
+        },
         ("prune", "allocator"): None,
         ("prune", "calibration"): searched.calibration,
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from billhook.graph import Plan
+from billhook.graph.storage import read_tensors
 from billhook.pipeline.run_directory import RunDirectory
 from billhook.recipe import GIVEN, Recipe
 
-COPY = "given.json"
+COPY, TENSORS = "given.json", "given.safetensors"
 
 
 def with_patterns(recipe: Recipe) -> Recipe:
@@ -34,12 +36,17 @@ def with_patterns(recipe: Recipe) -> Recipe:
 
 
 def with_own_copy(recipe: Recipe, directory: RunDirectory) -> Recipe:
-    """Return the recipe with the plan file copied into the run directory, so that the run can be resumed."""
+    """Return the recipe with the files that it names copied into the run directory, so that it can resume."""
     file = plan_file(recipe)
     if file is None:
         return recipe
     directory.write_text(COPY, Plan.load(file).to_json() + "\n")
     options = {**recipe.prune.options, "plan": str(directory.file(COPY).resolve())}
+    tensors = options.get("tensors")
+    if isinstance(tensors, str):
+        read_tensors(tensors)  # what is no file of tensors is not copied
+        shutil.copyfile(tensors, directory.file(TENSORS))
+        options["tensors"] = str(directory.file(TENSORS).resolve())
     return recipe.model_copy(update={"prune": recipe.prune.model_copy(update={"options": options})})
 
 

@@ -19,14 +19,14 @@ from billhook.search import searchers
 from billhook.search.costs import SearchCosts
 from billhook.search.latencies.model import CandidateLatency
 from billhook.search.latency import known_latency, make_latency, needs_latency
-from billhook.search.objective import InheritedWeights
+from billhook.search.objective import InheritedWeights, Objective
 from billhook.search.problem import SearchProblem
 from billhook.search.requirements import require
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
 from billhook.search.studies.study import Study
 from billhook.search.studies.trial import Trial, comparable, front
-from billhook.search.winner import repaired
+from billhook.search.winner import own_network, repaired
 from billhook.search.workers import open_workers
 
 DEFAULT_TRIALS = 200
@@ -57,12 +57,15 @@ class SearchResult:
         costs: Of candidates.
         trials: All of them, in order.
         best: The most accurate within the budget; None if no trial was.
+        judge: Returns what judged the last trials, if it has more than the problem's network; see
+            `Searcher.judge`.
     """
 
     problem: SearchProblem
     costs: SearchCosts
     trials: tuple[Trial, ...]
     best: Trial | None
+    judge: Callable[[], Objective | None] = lambda: None
 
     @property
     def front(self) -> list[Trial]:
@@ -93,11 +96,19 @@ class SearchResult:
         )
 
     def network(self, trial: Trial | int | None = None) -> nn.Module:
-        """Return the smaller network of a trial, by default the best one, repaired as it was when judged.
+        """Return the smaller network of a trial, by default the best one, as it was when judged.
 
-        Weights are those of the original; what a searcher has trained in its place only judges.
+        Where a searcher has judged with weights that a generation trained together (JCW), they are not kept:
+        it then has the original's, repaired.
         """
-        return repaired(self.problem, self.plan(trial))
+        plan = self.plan(trial)
+        chosen = next(t for t in self.trials if t.number == plan.made_by["trial"])
+        judge = None if chosen.key == self.problem.key else self.judge()
+        if judge is not None and judge.key == chosen.key:
+            tensors = judge.tensors(np.array(chosen.genes, dtype=np.int64))
+            if tensors is not None:
+                return own_network(self.problem, plan, tensors)
+        return repaired(self.problem, plan)
 
 
 def find_searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
@@ -182,6 +193,7 @@ def search(
                 costs = SearchCosts(problem.space, problem.budget, latency)
             stack.callback(latency.close)
             latency.keep_in(kept.folder)
+        folder = kept.folder
         session = Session(
             problem,
             costs,
@@ -191,14 +203,15 @@ def search(
             trials=trials,
             planned=int(kept.facts["trials"]),
             parallel=int(kept.facts["parallel"]),
-            folder=kept.folder,
+            folder=folder,
         )
         if on_trial is not None:
             told = on_trial
             session.told = lambda t: told(t, Progress(len(session.done), trials, session.best()))
         with suppress(StopSearch):
             searcher.run(session)
-    return SearchResult(problem, costs, tuple(session.done), session.best())
+    found = tuple(session.done), session.best()
+    return SearchResult(problem, costs, *found, lambda: session.judge or searcher.judge(problem, folder))
 
 
 def _latency(problem: SearchProblem, place: str | Path | None, name: str) -> CandidateLatency:

@@ -52,6 +52,10 @@ class Objective(ABC):
     def evaluate(self, genes: Genes) -> Evaluation:
         """Return what one row of genes is worth."""
 
+    def tensors(self, genes: Genes) -> Mapping[str, Tensor] | None:
+        """Return a candidate's own parameters, in full size by name; None if it inherits those there were."""
+        return None
+
 
 class InheritedWeights(Objective):
     """Candidates keep the trained weights of what stays, repaired or not.

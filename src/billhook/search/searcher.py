@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 from billhook.options import Configurable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from billhook.search.objective import Objective
     from billhook.search.problem import SearchProblem
     from billhook.search.session import Session
 
@@ -27,6 +30,17 @@ class Searcher(Configurable, ABC):
 
     def check(self, problem: SearchProblem) -> None:
         """Raise now what `run` would raise about the problem, before anything is evaluated."""
+
+    def judge(self, problem: SearchProblem, folder: Path) -> Objective | None:
+        """Return the objective that this searcher has trained in a search before; None if it trains none.
+
+        Args:
+            problem: What the search was about.
+            folder: Where it kept what it trained.
+        Raises:
+            StorageError: if it is not there any more.
+        """
+        return None
 
     @abstractmethod
     def run(self, session: Session) -> None:

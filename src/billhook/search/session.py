@@ -41,6 +41,7 @@ class Session:
         metric: The cost that is weighed against accuracy.
         folder: Where a searcher keeps what it trains, so that a killed search need not train it again.
         done: Finished trials, in order.
+        judge: What the last candidate was evaluated with; None if the study had all results.
         told: Is told of every trial when it is done.
     """
 
@@ -62,6 +63,7 @@ class Session:
         self.trials, self.planned, self.parallel = trials, planned, parallel
         self.folder = folder
         self.done: list[Trial] = []
+        self.judge: Objective | None = None
         self.told: Callable[[Trial], None] | None = None
         self._objective, self._study, self._workers = objective, study, workers
         self._known: dict[tuple[str, tuple[int, ...]], Trial] = {}
@@ -181,7 +183,8 @@ class Session:
             batch.results[number] = self._study.finish(claim, trial)
             return
         batch.claims[number] = claim
-        self._workers.use(made.objective)
+        self.judge = made.objective
+        self._workers.use(self.judge)
         self._workers.submit(number, np.array(genes, dtype=np.int64))
 
     def _end(self, batch: _Batch, number: int, result: Evaluation | BillhookError, key: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from billhook.graph import Plan, apply
 from billhook.graph.slicing import named_tensors
@@ -28,11 +29,7 @@ def repaired(problem: SearchProblem, plan: Plan) -> nn.Module:
     reconstruction = reconstruction_of(problem) if problem.settings.reconstructs else None
     whole = problem.model
     if reconstruction is not None:
-        whole = copy.deepcopy(whole)
-        tensors = dict(named_tensors(whole))
-        with torch.no_grad():
-            for name, tensor in reconstruction.tensors(plan.keep).items():
-                tensors[name].copy_(tensor)
+        whole = with_tensors(whole, reconstruction.tensors(plan.keep))
     small = apply(whole, replace(plan, patterns={}))
     weights = dict(small.named_parameters())
     if reconstruction is not None:
@@ -42,3 +39,28 @@ def repaired(problem: SearchProblem, plan: Plan) -> nn.Module:
     if problem.settings.recalibrates:
         recalibrate_batchnorm(small, problem.calibration(), len(problem.calibration()))
     return small
+
+
+def own_network(problem: SearchProblem, plan: Plan, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the smaller network of a plan with the parameters that a searcher has made for it.
+
+    Statistics of batch norms are measured anew, because those were made for no candidate.
+
+    Args:
+        problem: The network and its data.
+        plan: Of a candidate, which has no patterns of single weights.
+        tensors: Parameters in full size by name.
+    """
+    small = apply(with_tensors(problem.model, tensors), plan)
+    recalibrate_batchnorm(small, problem.calibration(), len(problem.calibration()))
+    return small
+
+
+def with_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a network in which some tensors have other values; all have names of its own."""
+    twin = copy.deepcopy(model)
+    own = dict(named_tensors(twin))
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return twin

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from billhook import Budget, Scope, prune, shrink, sparsify, verify
-from billhook.errors import BudgetError, InputError, PlanError
-from billhook.graph import Plan, capture, make_plan
+from billhook.errors import BudgetError, InputError, PlanError, StorageError
+from billhook.graph import Plan, apply, capture, make_plan
+from billhook.graph.storage import write_tensors
 from billhook.methods import Outcome, Problem
 from billhook.methods.given import Given
+from billhook.train import recalibrate_batchnorm
 from tests.contract.wrong_values import wrong_values
 from tests.networks import batches, build
 
@@ -31,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def carried_out(file: Path, **changes: object) -> Outcome:
     model, x = build("residual")
-    options = {"plan": str(file), **{k: changes.pop(k) for k in ("weights",) if k in changes}}
+    options = {"plan": str(file), **{k: changes.pop(k) for k in ("weights", "tensors") if k in changes}}
     return shrink(model, x, method="given", options=options, **{"budget": HALF, **changes})
 
 
@@ -70,6 +72,28 @@ def test_fresh_weights_are_those_of_a_smaller_network_that_was_never_trained(fil
     state = torch.get_rng_state()
     carried_out(file, weights="fresh")
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_of_a_file_take_the_place_of_the_networks_own(file: Path, tmp_path: Path) -> None:
+    other = build("residual")[0]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    write_tensors(tmp_path / "w.safetensors", other)
+    data = batches("residual", 8)
+    options = {"weights": "file", "tensors": str(tmp_path / "w.safetensors")}
+    outcome = carried_out(file, data=data, **options)
+    small, wanted = outcome.small(), apply(other, outcome.plan)
+    assert torch.equal(small.inner1.weight, wanted.inner1.weight)
+    recalibrate_batchnorm(wanted, data, 8)
+    assert torch.allclose(small.bn1.running_mean, wanted.bn1.running_mean, atol=1e-6)
+    with pytest.raises(InputError, match="learns from data with weights='file'"):
+        carried_out(file, **options)
+    with pytest.raises(InputError, match="weights='file' and tensors=FILE together"):
+        carried_out(file, data=data, weights="file")
+    write_tensors(tmp_path / "w.safetensors", build("plain")[0])
+    with pytest.raises(StorageError, match=r"w\.safetensors"):
+        carried_out(file, data=data, **options)
 
 
 class Scaled(nn.Module):
@@ -137,7 +161,7 @@ def test_zeros_in_weights_stay_in_the_plan(tmp_path: Path) -> None:
 def test_wrong_options_are_refused_with_the_valid_range(file: Path) -> None:
     model, x = build("residual")
     for option, value, rule in wrong_values(Given):
-        if option == "plan":
+        if option in ("plan", "tensors"):
             continue  # any text may be the name of a file
         options = {"plan": str(file), option: value}
         with pytest.raises(InputError) as caught:

@@ -52,7 +52,7 @@ def export(
     trial: TrialNumber = None,
     study_name: StudyName = None,
     plan_only: PlanOnly = None,
-    start: Start = None,
+    start: Start = "judged",
     epochs: Epochs = None,
     lr: Lr = None,
     distill: Distill = None,
@@ -74,8 +74,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Make a network of a trial: plan, fine-tuning, export, measurement, report; in a new run directory."""
+    from billhook.graph.storage import write_tensors
     from billhook.pipeline import Subject, begin
-    from billhook.pipeline.exporting_trial import plan_of, recipe_of_trial
+    from billhook.pipeline.exporting_trial import JUDGED, network_of_trial, plan_of, recipe_of_trial
     from billhook.pipeline.searching import recipe_of
     from billhook.recipe import save
     from billhook.report.search_record import SearchRecord
@@ -102,14 +103,21 @@ def export(
     with closing(Trials.open(study, study_name or "search")) as kept, tempfile.TemporaryDirectory() as folder:
         chosen = _chosen(SearchRecord.of(kept, str(Place.of(study))), trial)
         terminal.say("  looking at the network …")
-        plan = plan_of(kept, chosen, Subject(recipe_of(kept)))
+        searched = Subject(recipe_of(kept))
+        plan = plan_of(kept, chosen, searched)
         if plan_only is not None:
             plan.save(plan_only)
             terminal.data({"trial": chosen.to_dict(), "plan": str(plan_only)}, f"plan: {plan_only}")
             return
         file = save_recipe.with_suffix(".plan.json") if save_recipe else Path(folder) / "plan.json"
         plan.save(file)
-        recipe = recipe_of_trial(kept, chosen, str(file.absolute()), start=start, changes=given)
+        own, tensors = network_of_trial(kept, chosen, searched) if start == JUDGED else None, None
+        if own is not None:
+            tensors = str(file.with_suffix(".safetensors").absolute())
+            write_tensors(Path(tensors), own)
+        recipe = recipe_of_trial(
+            kept, chosen, str(file.absolute()), start=start, tensors_file=tensors, changes=given
+        )
         if save_recipe is not None:
             save(recipe, save_recipe)
             terminal.say(f"recipe: {save_recipe}, plan: {file}")

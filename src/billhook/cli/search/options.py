@@ -168,12 +168,12 @@ TrialNumber = Annotated[
     ),
 ]
 Start = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--start",
-        metavar="kept|reconstructed|fresh",
-        help="Weights that training starts with: as they are, refitted by least squares, or drawn anew.",
-        show_default="as candidates were judged",
+        metavar="judged|kept|reconstructed|fresh",
+        help="Weights that training starts with: those that the candidate was judged with, the network's as "
+        "they are, refitted by least squares, or drawn anew.",
     ),
 ]
 PlanOnly = Annotated[

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from billhook.graph import make_plan
 from billhook.search.hypernet.network import PruningNet
@@ -43,3 +45,8 @@ class GeneratedWeights(Objective):
         settle_statistics_(network, self._settling)
         accuracy, loss = self._judge(network)
         return Evaluation(accuracy, loss, time.perf_counter() - began)
+
+    @torch.no_grad()
+    def tensors(self, genes: Genes) -> Mapping[str, Tensor]:
+        """Return what is generated for a candidate, and what is not generated, in full size by name."""
+        return {name: tensor.detach() for name, tensor in self._network.tensors(genes).items()}

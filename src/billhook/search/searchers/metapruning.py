@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from billhook.criteria._base import cross_entropy
-from billhook.errors import InputError
+from billhook.errors import InputError, StorageError
 from billhook.graph.slicing import named_tensors
+from billhook.graph.storage import load_tensors, read_tensors
 from billhook.options import Above, Number, OneOf, OrNone, option
 from billhook.registry import Info
 from billhook.search.hypernet.evolution import Evolution, scaled_population
 from billhook.search.hypernet.network import PruningNet
 from billhook.search.hypernet.objective import GeneratedWeights
-from billhook.search.hypernet.training import train_widths
+from billhook.search.hypernet.training import FILE, train_widths
 from billhook.search.problem import SearchProblem
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session
@@ -73,6 +75,11 @@ class MetaPruning(Searcher):
         OneOf("trained", "scratch"),
         "what generated weights begin with: the trained weights, or random numbers as in the paper",
     )
+    widths: str = option(
+        "budget",
+        OneOf("budget", "all"),
+        "which it is trained in: random ones that use the budget up, or all, as in the paper",
+    )
     hidden: int = option(32, _COUNT, "outputs of the first generating layers")
     limit: int = option(2**22, _COUNT, "numbers in a second generating layer; larger ones are factorised")
 
@@ -104,27 +111,48 @@ class MetaPruning(Searcher):
         key, trials = self.key(session.problem), list[Trial]()
         rows = evolution.first()
         while len(rows):
-            trials += session.evaluate(rows, lambda: self.objective(session), key=key)
+            trials += session.evaluate(rows, lambda: self._trained(session), key=key)
             rows = evolution.next(trials)
 
-    def objective(self, session: Session) -> GeneratedWeights:
+    def judge(self, problem: SearchProblem, folder: Path) -> GeneratedWeights:
+        """Return what judges with the trained PruningNet; raises `StorageError` if that is not there."""
+        network, file = self._untrained(problem), self._home(problem, folder) / FILE
+        if not file.exists():
+            raise StorageError(
+                f"{file} is missing, the network that generated the weights of this search: bring it back"
+            )
+        load_tensors(network, read_tensors(file), str(file))
+        return GeneratedWeights(problem, network, self.key(problem))
+
+    def _trained(self, session: Session) -> GeneratedWeights:
         """Return the judge of candidates; trains the PruningNet, or reads it where that is done."""
-        problem, config = session.problem, self.config(session.problem)
-        model = fresh(problem.model, config.seed) if self.start == "scratch" else problem.model
+        problem, network = session.problem, self._untrained(session.problem)
+        train_widths(
+            network,
+            problem.data,
+            self.config(problem),
+            self._home(problem, session.folder),
+            fit_to=session.costs if self.widths == "budget" else None,
+            loss=None if problem.loss is cross_entropy else problem.loss,
+            progress=problem.progress,
+        )
+        return GeneratedWeights(problem, network, self.key(problem))
+
+    def _untrained(self, problem: SearchProblem) -> PruningNet:
+        seed = self.config(problem).seed
+        model = fresh(problem.model, seed) if self.start == "scratch" else problem.model
         with preserved_rng():
-            seed_rng(derive_seed(config.seed, 1))
-            network = PruningNet(
+            seed_rng(derive_seed(seed, 1))
+            return PruningNet(
                 problem.space,
                 dict(named_tensors(model)),
                 hidden=self.hidden,
                 limit=self.limit,
                 spread=_SPREAD[self.start],
             )
-        key = self.key(problem)
-        folder = session.folder / f"pruning-net-{key[-12:]}"
-        loss = None if problem.loss is cross_entropy else problem.loss
-        train_widths(network, problem.data, config, folder, loss=loss, progress=problem.progress)
-        return GeneratedWeights(problem, network, key)
+
+    def _home(self, problem: SearchProblem, folder: Path) -> Path:
+        return folder / f"pruning-net-{self.key(problem)[-12:]}"
 
     def config(self, problem: SearchProblem) -> FitConfig:
         """Return how the PruningNet is trained."""
@@ -142,6 +170,7 @@ class MetaPruning(Searcher):
         """Return a name for the PruningNet and for how candidates are judged with it."""
         told = {
             "form": [self.hidden, self.limit, self.start],
+            "widths": problem.budget.to_dict() if self.widths == "budget" and problem.budget else None,
             "training": self.config(problem).identity(),
             "batches": len(as_batches(problem.data)),
             "space": problem.space.signature,

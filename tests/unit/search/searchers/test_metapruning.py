@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from billhook.allocate.budget import Budget
-from billhook.errors import InputError
+from billhook.errors import InputError, StorageError
 from billhook.search.driver import search
 from billhook.search.hypernet import training
 from billhook.search.searchers.metapruning import MetaPruning
-from billhook.train import StepContext
+from billhook.train import StepContext, evaluate
 from tests.networks import build
 from tests.search import problem, problem_of
 
@@ -66,6 +68,28 @@ def test_a_search_goes_on_without_training_again(tmp_path: Path, fits: list[str]
     ]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_the_network_of_the_winner_is_worth_what_was_judged(tmp_path: Path, again: bool) -> None:
+    searched, study = problem("residual", Budget(macs=0.5)), tmp_path / "s.db" if again else None
+    found = search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    if again:
+        found = search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    assert found.best is not None
+    before = {name: t.clone() for name, t in searched.model.state_dict().items()}
+    judged = evaluate(found.network(), searched.validation)
+    assert judged.loss == pytest.approx(found.best.loss, rel=0.05)
+    assert all(torch.equal(t, before[name]) for name, t in searched.model.state_dict().items())
+
+
+def test_a_network_that_generated_weights_and_is_lost_is_named(tmp_path: Path) -> None:
+    searched, study = problem("residual", Budget(macs=0.5)), tmp_path / "s.db"
+    search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    shutil.rmtree(tmp_path / "s.db.d")
+    found = search(searched, "metapruning", options=SHORT, trials=6, study=study)
+    with pytest.raises(StorageError, match=r"pruning-net\.safetensors is missing"):
+        found.network()
+
+
 def test_a_search_that_was_killed_while_it_trained_finds_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,10 +114,35 @@ def test_what_changes_the_weights_changes_the_key() -> None:
     searched = problem("residual", Budget(macs=0.5))
     keys = {
         MetaPruning(**given).key(searched)
-        for given in ({}, {"steps": 3}, {"lr": 0.2}, {"start": "scratch"}, {"hidden": 8}, {"limit": 9})
+        for given in (
+            {},
+            {"steps": 3},
+            {"lr": 0.2},
+            {"start": "scratch"},
+            {"hidden": 8},
+            {"limit": 9},
+            {"widths": "all"},
+        )
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert MetaPruning(population=8, probability=0.5).key(searched) == MetaPruning().key(searched)
+
+
+@pytest.mark.parametrize(("widths", "within"), [("budget", True), ("all", False)])
+def test_it_is_trained_in_widths_that_keep_the_budget_or_in_all(
+    widths: str, within: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, rows = problem("residual", Budget(macs=0.5)), []
+    before_step = training.DrawWidths.before_step
+
+    def noted(self: Any, context: StepContext) -> None:
+        before_step(self, context)
+        rows.append(context.model.row)
+
+    monkeypatch.setattr(training.DrawWidths, "before_step", noted)
+    found = search(searched, "metapruning", options={**SHORT, "widths": widths, "steps": 20}, trials=4)
+    assert len({tuple(row) for row in rows}) >= 5
+    assert bool(found.costs.within(np.stack(rows)).all()) is within
 
 
 def test_what_it_cannot_do_is_refused_before_anything_is_trained(fits: list[str]) -> None:
