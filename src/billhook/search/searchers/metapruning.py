@@ -50,6 +50,10 @@ class MetaPruning(Searcher):
         from scratch 79.7 %. Rank correlation with training each of 20 candidates from scratch (four
         convolutions, digits, means over three seeds): 0.78 against 0.64 to 0.71 after 100 steps, 0.69 against
         0.66 to 0.76 after 400; inherited weights with new statistics have 0.51.
+        The PruningNet is trained in widths that use the budget up, which `widths="all"` undoes. ResNet-20,
+        Fashion-MNIST, two epochs, two seeds: the winner has 90.9 % at half of the MACs and 88.8 % at a
+        quarter, trained in all widths 88.9 % and 88.1 %.
+        Without training, the winner keeps the generated weights; the source trains it from scratch.
         The evolution ends with the trials; with fewer than the paper's 1,050, both the size and the number of
         generations are smaller. Statistics of batch norms are plain averages over the calibration images. See
         also `PruningNet` and `Evolution`.
