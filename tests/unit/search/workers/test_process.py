@@ -24,13 +24,17 @@ with open_workers(2) as workers:
     workers.use(Slow(Path(sys.argv[1]), 300.0))
     workers.submit(0, np.array([0]))
     workers.submit(1, np.array([0]))
+    Path(sys.argv[1]).with_name("waits").touch()
     workers.wait()
 """
 
 
 @contextmanager
 def _busy(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], list[int]]]:
-    """A parent whose two workers are busy, with their numbers."""
+    """A parent whose two workers are busy, with their numbers.
+
+    It waits for them already: Python forgets a Ctrl-C that comes just when a fork ends.
+    """
     script = folder / "parent.py"
     script.write_text(PARENT)
     (folder / "pids").mkdir()
@@ -39,7 +43,7 @@ def _busy(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], list[int]]]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as parent:
         pids: list[int] = []
         try:
-            while len(pids) < 2:
+            while len(pids) < 2 or not (folder / "waits").exists():
                 assert parent.poll() is None, parent.communicate()
                 time.sleep(0.02)
                 pids = [int(p.name) for p in (folder / "pids").iterdir()]
