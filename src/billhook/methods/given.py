@@ -22,7 +22,7 @@ from billhook.train import as_batches, recalibrate_batchnorm
 
 INFO = Info(
     "keeps what a plan file says",
-    notes="with the weights as they are, refitted by least squares (needs data), or drawn anew",
+    notes="with the weights as they are, refitted by least squares (needs data), drawn anew, or from a file",
 )
 
 
