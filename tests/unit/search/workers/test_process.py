@@ -14,27 +14,27 @@ import psutil
 from tests.arch.source import ROOT
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 import numpy as np
 from billhook.search.workers import open_workers
 from tests.unit.search.workers.objectives import Slow
 
+# Whoever starts this may ignore Ctrl-C or hold it back, as a shell does for what is in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 with open_workers(2) as workers:
     workers.use(Slow(Path(sys.argv[1]), 300.0))
     workers.submit(0, np.array([0]))
     workers.submit(1, np.array([0]))
-    Path(sys.argv[1]).with_name("waits").touch()
     workers.wait()
 """
 
 
 @contextmanager
 def _busy(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], list[int]]]:
-    """A parent whose two workers are busy, with their numbers.
-
-    It waits for them already: Python forgets a Ctrl-C that comes just when a fork ends.
-    """
+    """A parent whose two workers are busy, with their numbers."""
     script = folder / "parent.py"
     script.write_text(PARENT)
     (folder / "pids").mkdir()
@@ -43,7 +43,7 @@ def _busy(folder: Path) -> Generator[tuple[subprocess.Popen[bytes], list[int]]]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as parent:
         pids: list[int] = []
         try:
-            while len(pids) < 2 or not (folder / "waits").exists():
+            while len(pids) < 2:
                 assert parent.poll() is None, parent.communicate()
                 time.sleep(0.02)
                 pids = [int(p.name) for p in (folder / "pids").iterdir()]
