@@ -19,7 +19,6 @@ from billhook.search.costs import SearchCosts
 from billhook.search.driver import SearchResult, search
 from billhook.search.problem import SearchProblem, Settings
 from billhook.search.space import Genes
-from billhook.search.studies.trial import Trial, comparable
 from billhook.search.winner import repaired
 from billhook.train import evaluate, fit
 
@@ -31,7 +30,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 # Other benchmarks train the same networks: what they have left is used.
 ELSEWHERE = {"resnet-20": "sparse", "small-vgg": "sparse", "resnet-56": "fusion"}
 ROUND_TO, LOWEST, IMAGES, REPAIR = 4, 0.125, 2000, "both"
-BEST = 5  # candidates of a search that are scored beside the winner
+BEST = 5  # candidates of a search that are scored: one accuracy is luck, their mean is less so
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def run(task: Task, protocol: Protocol, folder: Path) -> dict[str, Any]:
         small = repaired(problem, problem.space.plan(genes, model)).eval()
     else:
         small = found.network().eval()
-        told["best_accuracies"] = [score(found.network(t).eval(), task.images) for t in _best(found)]
+        told["best_accuracies"] = [score(found.network(t).eval(), task.images) for t in found.ranked[:BEST]]
     before = score(small, task.images)
     training = finetuning(task.seed, protocol)
     fit(small, batches(protocol, task.seed), config=training, progress=False)
@@ -160,12 +159,6 @@ def _choice(
         "judged_by": sorted({t.key.split()[0] for t in found.trials}),
     }
     return np.array(found.best.genes, dtype=np.int64), found, told
-
-
-def _best(found: SearchResult) -> list[Trial]:
-    """Return the most accurate candidates of a search; one accuracy is luck, their mean is less so."""
-    comparing = {t.genes: t for t in comparable(found.trials) if t.within(found.costs.limits)}
-    return sorted(comparing.values(), key=lambda t: (-t.accuracy, t.loss, t.number))[:BEST]
 
 
 def uniform(costs: SearchCosts, seed: int) -> Genes:

@@ -66,35 +66,41 @@ class Given(Method):
             StorageError: if the file of weights cannot be read, or does not fit the network.
         """
         self._read(problem)
-        if (self.tensors is not None) != (self.weights == "file"):
-            raise InputError("method 'given' takes weights='file' and tensors=FILE together, or neither")
+        self._network(problem)
         if self.weights == "fresh":
             require_drawable(problem.model)
-        if self.tensors is not None:
-            _with_state(problem.model, self.tensors)
 
     def run(self, problem: Problem) -> Outcome:
         """Return the plan, and the network with the weights that the option says."""
-        self.check(problem)
-        plan = self._read(problem)
+        plan, model = self._read(problem), self._network(problem)
         if self.weights == "fresh":
-            return Outcome(plan, fresh(problem.model, plan, problem.seed))
+            return Outcome(plan, fresh(model, plan, problem.seed))
         if self.weights == "kept":
-            return Outcome(plan, problem.model)
+            return Outcome(plan, model)
         if problem.calibration is None:
             raise InputError(
                 f"method 'given' learns from data with weights={self.weights!r}; give data=[(inputs, "
                 "targets), …]"
             )
-        if self.tensors is not None:
-            model, channels = _with_state(problem.model, self.tensors), replace(plan, patterns={})
+        if self.weights == "file":
+            channels = replace(plan, patterns={})
             small = apply(model, channels)
             recalibrate_batchnorm(small, as_batches(problem.data, problem.seed), self.batches)
             return Outcome(plan, put_back(model, channels, small))
-        model = copy.deepcopy(problem.model)
+        model = copy.deepcopy(model)
         settings = {"batches": self.batches, "positions": self.positions, "seed": problem.seed}
         refit_(model, problem.groups, plan.keep, problem.calibration, **settings)
         return Outcome(plan, model)
+
+    def _network(self, problem: Problem) -> nn.Module:
+        """Return the network in full size: the problem's own, or a copy with the tensors of the file."""
+        if (self.tensors is not None) != (self.weights == "file"):
+            raise InputError("method 'given' takes weights='file' and tensors=FILE together, or neither")
+        if self.tensors is None:
+            return problem.model
+        twin = copy.deepcopy(problem.model)
+        load_tensors(twin, read_tensors(self.tensors), self.tensors)
+        return twin
 
     def _read(self, problem: Problem) -> Plan:
         """Return the plan of the file, once it is known to fit; `made_by` says who made it as "given"."""
@@ -120,13 +126,6 @@ class Given(Method):
                 )
         _check_budget(problem, plan, self.plan)
         return replace(plan.attached(problem.graph), made_by={"given": dict(plan.made_by)})
-
-
-def _with_state(model: nn.Module, file: str) -> nn.Module:
-    """Return a copy of a network with the tensors of a file."""
-    twin = copy.deepcopy(model)
-    load_tensors(twin, read_tensors(file), file)
-    return twin
 
 
 def _check_budget(problem: Problem, plan: Plan, file: str) -> None:

@@ -110,18 +110,16 @@ def recipe_of_trial(
     searched = search_of(recipe_of(study))
     if start not in STARTS:
         raise InputError(f"a trial starts with the weights {', '.join(STARTS)}; got {start!r}")
-    own = tensors_file if start == JUDGED else None
-    judged = _STARTS[searched.repair] if own is None else "file"
-    weights = judged if start == JUDGED else start
+    options = {"plan": plan_file, "weights": start}
+    if start == JUDGED and tensors_file is not None:
+        options |= {"weights": "file", "tensors": tensors_file}
+    elif start == JUDGED:
+        options["weights"] = _STARTS[searched.repair]
     plan = Plan.load(plan_file)
     given: dict[tuple[str, ...], Any] = {
         ("name",): f"{study.facts['method']}-trial-{trial.number}",
         ("prune", "method"): GIVEN,
-        ("prune", "options"): {
-            "plan": plan_file,
-            "weights": weights,
-            **({} if own is None else {"tensors": own}),
-        },
+        ("prune", "options"): options,
         ("prune", "allocator"): None,
         ("prune", "calibration"): searched.calibration,
     }
@@ -134,7 +132,7 @@ def recipe_of_trial(
         more["sparse", "method"] = "admm"
     if sparse and not recipe.settle.wanted:
         more["settle", "epochs"] = recipe.finetune.epochs
-    if weights == "fresh":  # weights that know nothing are trained as a network is from the beginning
+    if start == "fresh":  # weights that know nothing are trained as a network is from the beginning
         more["settle" if sparse else "finetune", "lr"] = Training.model_fields["lr"].default
     unsaid = [Change(path, value, "export") for path, value in more.items() if path not in said]
     return recipe_of(study, [*wanted, *unsaid]).model_copy(update={"search": None})

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from billhook.allocate.budget import METRICS
 from billhook.errors import InputError, NameNotFoundError
 from billhook.search.pareto import hypervolumes
-from billhook.search.studies.trial import Trial, comparable, front
+from billhook.search.studies.trial import Trial, comparable, front, ranked
 
 
 class _StudyLike(Protocol):
@@ -120,11 +120,7 @@ class SearchRecord:
 
     def ranked(self) -> list[Trial]:
         """Return the trials within the limits, the most accurate first; of equal genes, the first only."""
-        found: dict[tuple[int, ...], Trial] = {}
-        for trial in sorted(self.comparable, key=lambda t: (-t.accuracy, t.loss, t.number)):
-            if self.fits(trial):
-                found.setdefault(trial.genes, trial)
-        return list(found.values())
+        return ranked(self.comparable, self.limits)
 
     def fits(self, trial: Trial) -> bool:
         """Return whether a trial keeps the limits."""

@@ -25,7 +25,7 @@ from billhook.search.requirements import require
 from billhook.search.searcher import Searcher
 from billhook.search.session import Session, StopSearch
 from billhook.search.studies.study import Study
-from billhook.search.studies.trial import Trial, comparable, front
+from billhook.search.studies.trial import Trial, comparable, front, ranked
 from billhook.search.winner import own_network, repaired
 from billhook.search.workers import open_workers
 
@@ -72,20 +72,18 @@ class SearchResult:
         """The trials that no other beats in both accuracy and cost, the cheapest first; see `comparable`."""
         return front(comparable(self.trials), self.problem.metric)
 
+    @property
+    def ranked(self) -> list[Trial]:
+        """The trials within the budget that can be compared, the most accurate first; each candidate once."""
+        return ranked(comparable(self.trials), self.costs.limits)
+
     def plan(self, trial: Trial | int | None = None) -> Plan:
         """Return the plan of a trial, by default the best one.
 
         Raises:
             InputError: if there is no such trial.
         """
-        chosen = self.best if trial is None else trial
-        if isinstance(chosen, int):
-            chosen = next((t for t in self.trials if t.number == chosen), None)
-        if chosen is None:
-            raise InputError(
-                f"there is no such trial among the {len(self.trials)} of this search"
-                + ("" if trial is not None else ": none keeps the budget")
-            )
+        chosen = self._chosen(trial)
         return self.problem.space.plan(
             np.array(chosen.genes, dtype=np.int64),
             self.problem.model,
@@ -101,14 +99,25 @@ class SearchResult:
         Where a searcher has judged with weights that a generation trained together (JCW), they are not kept:
         it then has the original's, repaired.
         """
-        plan = self.plan(trial)
-        chosen = next(t for t in self.trials if t.number == plan.made_by["trial"])
+        chosen = self._chosen(trial)
+        plan = self.plan(chosen)
         judge = None if chosen.key == self.problem.key else self.judge()
         if judge is not None and judge.key == chosen.key:
             tensors = judge.tensors(np.array(chosen.genes, dtype=np.int64))
             if tensors is not None:
                 return own_network(self.problem, plan, tensors)
         return repaired(self.problem, plan)
+
+    def _chosen(self, trial: Trial | int | None) -> Trial:
+        chosen = self.best if trial is None else trial
+        if isinstance(chosen, int):
+            chosen = next((t for t in self.trials if t.number == chosen), None)
+        if chosen is None:
+            raise InputError(
+                f"there is no such trial among the {len(self.trials)} of this search"
+                + ("" if trial is not None else ": none keeps the budget")
+            )
+        return chosen
 
 
 def find_searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
@@ -210,8 +219,13 @@ def search(
             session.told = lambda t: told(t, Progress(len(session.done), trials, session.best()))
         with suppress(StopSearch):
             searcher.run(session)
-    found = tuple(session.done), session.best()
-    return SearchResult(problem, costs, *found, lambda: session.judge or searcher.judge(problem, folder))
+    return SearchResult(
+        problem,
+        costs,
+        tuple(session.done),
+        session.best(),
+        lambda: session.judge or searcher.judge(problem, folder),
+    )
 
 
 def _latency(problem: SearchProblem, place: str | Path | None, name: str) -> CandidateLatency:

@@ -14,7 +14,7 @@ from billhook.search.objective import Evaluation, Objective
 from billhook.search.problem import SearchProblem
 from billhook.search.space import Genes
 from billhook.search.studies.study import Claim, Study
-from billhook.search.studies.trial import Trial, comparable
+from billhook.search.studies.trial import Trial, comparable, ranked
 from billhook.search.workers import Workers
 
 _PATIENCE = 0.5  # seconds between looks at what other machines have finished
@@ -130,9 +130,8 @@ class Session:
 
         By default of all so far that can be compared; see `comparable`.
         """
-        given = comparable(self.done) if trials is None else list(trials)
-        fitting = (t for t in given if t.within(self.costs.limits))
-        return max(fitting, key=lambda t: (t.accuracy, -t.loss), default=None)
+        given = comparable(self.done) if trials is None else trials
+        return next(iter(ranked(given, self.costs.limits)), None)
 
     def _carry_out(self, batch: _Batch, made: _Lazily) -> None:
         while True:

@@ -71,6 +71,15 @@ def comparable(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.key == last]
 
 
+def ranked(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:
+    """Return the trials within the limits, the most accurate first; of equal genes, the first only."""
+    found: dict[tuple[int, ...], Trial] = {}
+    for trial in sorted(trials, key=lambda t: (-t.accuracy, t.loss, t.number)):
+        if trial.within(limits):
+            found.setdefault(trial.genes, trial)
+    return list(found.values())
+
+
 def front(trials: Sequence[Trial], metric: str) -> list[Trial]:
     """Return the trials that no other beats in both accuracy and cost, the cheapest first; of equals, one."""
     found: list[Trial] = []
