@@ -13,6 +13,7 @@ from billhook.search.costs import SearchCosts
 from billhook.search.objective import Evaluation, Objective
 from billhook.search.problem import SearchProblem
 from billhook.search.space import Genes
+from billhook.search.studies.heartbeat import beating
 from billhook.search.studies.study import Claim, Study
 from billhook.search.studies.trial import Trial, comparable, ranked
 from billhook.search.workers import Workers
@@ -182,7 +183,8 @@ class Session:
             batch.results[number] = self._study.finish(claim, trial)
             return
         batch.claims[number] = claim
-        self.judge = made.objective
+        with beating(self._study.beat):  # a searcher may have to train first
+            self.judge = made.objective
         self._workers.use(self.judge)
         self._workers.submit(number, np.array(genes, dtype=np.int64))
 

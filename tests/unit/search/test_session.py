@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from billhook.allocate.budget import Budget
 from billhook.errors import InputError, StorageError
 from billhook.search.costs import SearchCosts
 from billhook.search.session import Session, StopSearch
+from billhook.search.studies import heartbeat
+from billhook.search.studies import study as study_file
 from billhook.search.studies.study import Study
 from billhook.search.workers import open_workers
 from tests.search import Table, problem
@@ -124,6 +129,25 @@ def test_what_makes_an_objective_is_only_called_if_it_is_needed(begin: Open) -> 
     assert made == [1]
     begin().evaluate(_rows(2), make, key="late")
     assert made == [1]
+
+
+def test_claims_give_signs_of_life_while_a_searcher_trains(
+    begin: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_file, "BEAT", 0.0)
+    monkeypatch.setattr(heartbeat, "_EVERY", 0.01)
+
+    def train() -> Table:
+        with closing(sqlite3.connect(tmp_path / "s.db", isolation_level=None)) as connection:
+            connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-70 seconds')")
+            age = "SELECT (julianday('now') - julianday(heartbeat)) * 86400 FROM trial_heartbeats"
+            until = time.monotonic() + 20
+            while connection.execute(age).fetchone()[0] > 60:
+                assert time.monotonic() < until, "another machine would have taken the trial over"
+                time.sleep(0.01)
+        return Table(PROBLEM.space, _worth, "late")
+
+    assert len(begin().evaluate(_rows(1), train, key="late")) == 1
 
 
 def test_the_usual_objective_is_made_once_and_late(begin: Open) -> None:
