@@ -123,7 +123,8 @@ class MetaPruning(Searcher):
         network, file = self._untrained(problem), self._home(problem, folder) / FILE
         if not file.exists():
             raise StorageError(
-                f"{file} is missing, the network that generated the weights of this search: bring it back"
+                f"{file} is missing, the network that generated the weights of this search: bring it back, "
+                "or export with other weights (--start)"
             )
         load_tensors(network, read_tensors(file), str(file))
         return GeneratedWeights(problem, network, self.key(problem))
