@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from billhook.allocate.budget import METRICS
 from billhook.errors import InputError, NameNotFoundError
 from billhook.search.pareto import hypervolumes
-from billhook.search.studies.trial import Trial, comparable, front, ranked
+from billhook.search.studies.trial import Trial, comparable, front, most_accurate, ranked
 
 
 class _StudyLike(Protocol):
@@ -111,7 +111,7 @@ class SearchRecord:
     @cached_property
     def best(self) -> Trial | None:
         """The most accurate trial within the limits; None if there are no limits, or no trial keeps them."""
-        return next(iter(self.ranked()), None) if self.limits else None
+        return most_accurate(self.comparable, self.limits) if self.limits else None
 
     @cached_property
     def front(self) -> tuple[Trial, ...]:

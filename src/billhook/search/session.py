@@ -15,7 +15,7 @@ from billhook.search.problem import SearchProblem
 from billhook.search.space import Genes
 from billhook.search.studies.heartbeat import beating
 from billhook.search.studies.study import Claim, Study
-from billhook.search.studies.trial import Trial, comparable, ranked
+from billhook.search.studies.trial import Trial, comparable, most_accurate
 from billhook.search.workers import Workers
 
 _PATIENCE = 0.5  # seconds between looks at what other machines have finished
@@ -132,7 +132,7 @@ class Session:
         By default of all so far that can be compared; see `comparable`.
         """
         given = comparable(self.done) if trials is None else trials
-        return next(iter(ranked(given, self.costs.limits)), None)
+        return most_accurate(given, self.costs.limits)
 
     def _carry_out(self, batch: _Batch, made: _Lazily) -> None:
         while True:

@@ -9,7 +9,7 @@ import numpy as np
 from billhook.search.costs import SearchCosts
 from billhook.search.evolution.operators import crossover_uniform, mutate_uniform, pairs, without_repeats
 from billhook.search.space import Genes
-from billhook.search.studies.trial import Trial
+from billhook.search.studies.trial import Trial, by_accuracy
 
 _ROUNDS = 10  # of draws until a generation is full
 _PAPER = 50, 21  # candidates of a generation, generations: the first one and 20 more
@@ -82,8 +82,7 @@ class Evolution:
 
 def fittest(trials: Sequence[Trial], count: int) -> Genes:
     """Return the genes of the most accurate trials, the best first; of equals, those of lower loss first."""
-    ordered = sorted(trials, key=lambda t: (-t.accuracy, t.loss, t.number))
-    return np.array([t.genes for t in ordered[:count]], dtype=np.int64)
+    return np.array([t.genes for t in sorted(trials, key=by_accuracy)[:count]], dtype=np.int64)
 
 
 def scaled_population(trials: int) -> int:

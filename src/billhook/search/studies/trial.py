@@ -71,12 +71,21 @@ def comparable(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.key == last]
 
 
+def by_accuracy(trial: Trial) -> tuple[float, float, int]:
+    """Return what to sort by: the most accurate first, of equals those of lower loss, then the earlier."""
+    return -trial.accuracy, trial.loss, trial.number
+
+
+def most_accurate(trials: Sequence[Trial], limits: Mapping[str, float]) -> Trial | None:
+    """Return the first of `ranked`; None if no trial keeps the limits."""
+    return min((t for t in trials if t.within(limits)), key=by_accuracy, default=None)
+
+
 def ranked(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:
     """Return the trials within the limits, the most accurate first; of equal genes, the first only."""
     found: dict[tuple[int, ...], Trial] = {}
-    for trial in sorted(trials, key=lambda t: (-t.accuracy, t.loss, t.number)):
-        if trial.within(limits):
-            found.setdefault(trial.genes, trial)
+    for trial in sorted((t for t in trials if t.within(limits)), key=by_accuracy):
+        found.setdefault(trial.genes, trial)
     return list(found.values())
 
 
